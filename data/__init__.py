@@ -1,0 +1,1 @@
+"""Concepts with contrast pairs, and the lab's model, autoencoders and texts."""
