@@ -1,0 +1,346 @@
+"""A study: a folder with `safesail.toml` and the results made from it."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from safesail.errors import ConfigurationError, StudyConflictError
+
+CONFIGURATION_FILE = "safesail.toml"
+
+
+class Section(BaseModel):
+    """A part of `safesail.toml`; unknown keys are refused, docstrings become comments."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+class ModelSettings(Section):
+    """The language model whose activations the SAEs read."""
+
+    name: str
+    """Folder saved by transformers (relative to this file), or a name on the Hugging Face hub."""
+
+    device: str = "auto"
+    """`auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, `mps`."""
+
+
+class CandidateSettings(Section):
+    """The SAEs to choose from."""
+
+    saes: list[str] = Field(min_length=1)
+    """Local SAELens folders, or `release:sae_id` of SAELens' directory; `*` matches many."""
+
+
+class ConceptSettings(Section):
+    """The safety concepts and their contrast pairs."""
+
+    files: list[str] = Field(min_length=1)
+    """JSONL, CSV or TOML files with concept, positive, negative; or `builtin:starter`."""
+
+
+class CorpusSource(Section):
+    """One source of documents: a local file or a dataset on the Hugging Face hub."""
+
+    path: str | None = None
+    """Local file: .jsonl, .parquet, .csv or .txt (one document per line)."""
+
+    hub: str | None = None
+    """Name of a dataset on the Hugging Face hub, streamed."""
+
+    configuration: str | None = None
+    """Configuration of the hub dataset, where it has several."""
+
+    split: str = "train"
+    """Split of the hub dataset."""
+
+    text_column: str = "text"
+    """Column that holds the text."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> CorpusSource:
+        if (self.path is None) == (self.hub is None):
+            raise ValueError("give exactly one of `path` and `hub`")
+        return self
+
+
+class CorpusSettings(Section):
+    """The documents that features are observed on."""
+
+    sources: list[CorpusSource] = Field(min_length=1)
+    """Sources, read in turn: one document from each, until `max_tokens` are read."""
+
+    concept_texts: bool = False
+    """Read the concepts' own texts as a further source, so that their features fire."""
+
+    max_tokens: int = Field(default=1_000_000, ge=1_000)
+    """Tokens collected in all; what the sources hold beyond is not read."""
+
+
+class RankingSettings(Section):
+    """How candidates are compared. The formulas are in docs/ranking.md."""
+
+    sample_tokens: int = Field(default=200_000, ge=1_000)
+    """Tokens at the corpus' start for q999 and health; below 200,000 q999 is rough."""
+
+    margin: float = Field(default=0.5, ge=0)
+    """A feature distinguishes a pair when it exceeds the twin by this share of its q999."""
+
+    pooling: Literal["max", "mean", "last"] = "max"
+    """A feature's activation on a text: over its content tokens, the max, mean or last."""
+
+    false_discovery_rate: float = Field(default=0.05, gt=0, lt=1)
+    """Features are called at this expected share of false calls (Benjamini-Hochberg)."""
+
+    features_per_concept: int = Field(default=200, ge=1)
+    """At most so many called features are chosen for each concept and SAE."""
+
+    seed: int = Field(default=0, ge=0)
+    """Seed of the halves that features are picked and judged on, and of the bootstrap."""
+
+
+class CollectionSettings(Section):
+    """How many contexts of each feature are kept, per split."""
+
+    top: int = Field(default=10, ge=1)
+    """Strongest windows, for the explainer."""
+
+    per_level: int = Field(default=5, ge=1)
+    """Windows drawn from each of the ten activation levels."""
+
+    silent: int = Field(default=25, ge=1)
+    """Windows drawn where the feature is zero on every token."""
+
+    hard_silent: int = Field(default=25, ge=1)
+    """Windows drawn where the feature is silent though its typical words occur."""
+
+    seed: int = 0
+    """Seed of the draws."""
+
+
+class JudgeSettings(Section):
+    """The language model that explains features. Without `model`, the lexical baseline does."""
+
+    url: str = "https://api.openai.com/v1"
+    """Base URL of any endpoint that speaks the OpenAI chat protocol."""
+
+    model: str | None = None
+    """Name of the model at that endpoint."""
+
+    key_variable: str = "OPENAI_API_KEY"
+    """Environment variable that holds the key; the key itself never stands in a file."""
+
+    concurrency: int = Field(default=8, ge=1, le=128)
+    """Requests under way at once."""
+
+    language: str = "en"
+    """Language of the explanations, as a tag such as `en` or `zh`."""
+
+
+class Configuration(Section):
+    """Everything that `safesail.toml` may hold."""
+
+    model: ModelSettings
+    candidates: CandidateSettings
+    concepts: ConceptSettings
+    corpus: CorpusSettings
+    ranking: RankingSettings = RankingSettings()
+    collection: CollectionSettings = CollectionSettings()
+    judge: JudgeSettings = JudgeSettings()
+
+    @model_validator(mode="after")
+    def _possible(self) -> Configuration:
+        if self.ranking.sample_tokens > self.corpus.max_tokens:
+            raise ValueError(
+                f"ranking.sample_tokens ({self.ranking.sample_tokens:,}) is more than "
+                f"corpus.max_tokens ({self.corpus.max_tokens:,}): raise the second"
+            )
+        return self
+
+    @classmethod
+    def from_toml(cls, text: str, where: str) -> Configuration:
+        """Parse and check `safesail.toml`.
+
+        Raises:
+            ConfigurationError: not TOML, unknown key, wrong type, impossible combination; each
+                fault is named with its key path.
+        """
+        try:
+            return cls.model_validate(tomllib.loads(text))
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigurationError(f"{where} is not valid TOML: {error}") from error
+        except ValidationError as error:
+            faults = "; ".join(_describe(fault) for fault in error.errors())
+            raise ConfigurationError(f"{where}: {faults}") from error
+
+    def to_toml(self) -> str:
+        """The configuration as commented TOML, every key with its meaning."""
+        return "\n".join(_render_section(self)) + "\n"
+
+
+class Study:
+    """A study folder: its configuration and where its results lie.
+
+    Attributes:
+        folder: absolute path of the study.
+        configuration: the checked content of `safesail.toml`.
+    """
+
+    def __init__(self, folder: Path, configuration: Configuration) -> None:
+        self.folder = folder
+        self.configuration = configuration
+
+    @classmethod
+    def open(cls, folder: str | Path = ".") -> Study:
+        """Open a study.
+
+        Raises:
+            ConfigurationError: no `safesail.toml` there, or a faulty one.
+        """
+        path = Path(folder).resolve() / CONFIGURATION_FILE
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except FileNotFoundError:
+            raise ConfigurationError(
+                f"no {CONFIGURATION_FILE} in {path.parent}: run `safesail init` there, "
+                "or name the study's folder with --study"
+            ) from None
+        except UnicodeDecodeError as error:
+            raise ConfigurationError(f"{path} is not UTF-8: {error.reason}") from error
+        except OSError as error:
+            raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
+        return cls(path.parent, Configuration.from_toml(text, str(path)))
+
+    def with_judge(self, *, url: str | None = None, model: str | None = None) -> Study:
+        """The same study with another judge; None leaves the configured one."""
+        changes = {k: v for k, v in (("url", url), ("model", model)) if v is not None}
+        judge = self.configuration.judge.model_copy(update=changes)
+        return Study(self.folder, self.configuration.model_copy(update={"judge": judge}))
+
+    @property
+    def rankings(self) -> Path:
+        """Table of the ranking, one row per SAE and concept."""
+        return self.folder / "rankings.parquet"
+
+    @property
+    def judge_cache(self) -> Path:
+        """SQLite file with every answer a judge gave."""
+        return self.folder / "judge.sqlite"
+
+    def features(self, sae: str) -> Path:
+        """Table of an SAE's chosen features."""
+        return self.folder / "features" / f"{sae}.parquet"
+
+    def contexts(self, sae: str) -> Path:
+        """Folder of an SAE's context shards."""
+        return self.folder / "contexts" / sae
+
+    def explanations(self, sae: str) -> Path:
+        """Table of an SAE's explanations."""
+        return self.folder / "explanations" / f"{sae}.parquet"
+
+    def resolve(self, reference: str) -> Path:
+        """A path of the configuration, relative to the study's folder."""
+        return (self.folder / Path(reference).expanduser()).resolve()
+
+
+def require_same(stored: dict[str, Any], present: dict[str, Any], where: Path) -> None:
+    """Refuse to mix results of different settings.
+
+    Args:
+        stored: settings that made the results that lie in `where`.
+        present: settings of this run, same keys.
+        where: the file, for the message.
+
+    Raises:
+        StudyConflictError: some setting differs; each is named with its old and new value.
+    """
+    keys = sorted(stored.keys() | present.keys())
+    changed = [
+        f"{key} was {_short(stored.get(key))}, is {_short(present.get(key))}"
+        for key in keys
+        if stored.get(key) != present.get(key)
+    ]
+    if changed:
+        raise StudyConflictError(
+            f"{where} was made with other settings: {'; '.join(changed)}. "
+            "Go back to the old settings, use another study folder, or add --overwrite"
+        )
+
+
+def _short(value: Any) -> str:
+    # TOML has dates, which JSON has not.
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _describe(fault: Any) -> str:
+    path = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        known = sorted(_known_keys(Configuration, fault["loc"][:-1]))
+        close = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
+        hint = f"did you mean `{close[0]}`?" if close else f"known here: {', '.join(known)}"
+        return f"`{path}` is an unknown key ({hint})"
+    if fault["type"] == "missing":
+        return f"`{path}` is missing"
+    message = fault["msg"].removeprefix("Value error, ")
+    if not path:
+        return message
+    return f"`{path}`: {message[0].lower()}{message[1:]} (found {_short(fault['input'])})"
+
+
+def _known_keys(section: type[BaseModel], path: tuple[int | str, ...]) -> set[str]:
+    """Keys that a section knows, for the path of an unknown one."""
+    for part in path:
+        if isinstance(part, int):
+            continue
+        annotation = section.model_fields[part].annotation
+        nested = [a for a in (annotation, *getattr(annotation, "__args__", ())) if _is_section(a)]
+        if not nested:
+            return set()
+        section = nested[0]
+    return set(section.model_fields)
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Section)
+
+
+def _render_section(configuration: Configuration) -> Iterator[str]:
+    for name in type(configuration).model_fields:
+        section = getattr(configuration, name)
+        yield f"# {(type(section).__doc__ or '').splitlines()[0]}"
+        yield f"[{name}]"
+        yield from _render_keys(section)
+        for source in getattr(section, "sources", []):
+            yield ""
+            yield f"# {(type(source).__doc__ or '').splitlines()[0]}"
+            yield f"[[{name}.sources]]"
+            yield from _render_keys(source)
+        yield ""
+
+
+def _render_keys(section: Section) -> Iterator[str]:
+    for key, field in type(section).model_fields.items():
+        value = getattr(section, key)
+        if key == "sources":
+            continue
+        yield f"# {field.description}"
+        # TOML has no null: an absent value is shown as a comment that can be filled in.
+        yield f'# {key} = ""' if value is None else f"{key} = {_toml_value(value)}"
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, list) and len(value) > 1:
+        return "[\n" + "".join(f"  {_toml_value(item)},\n" for item in value) + "]"
+    # JSON's strings, numbers and booleans are TOML's, but for the delete character.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

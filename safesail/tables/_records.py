@@ -1,0 +1,61 @@
+"""Rows as Python objects, for the stages that work on one feature at a time."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from safesail.tables._files import read_table
+from safesail.tables._schemas import CONTEXTS, TableSchema
+
+
+@dataclass(frozen=True)
+class Context:
+    """A window of at most 32 tokens with one feature's activations; fields as in `CONTEXTS`."""
+
+    sae: str
+    layer: int
+    feature: int
+    split: Literal["explain", "score"]
+    kind: Literal["active", "silent", "hard_silent"]
+    level: int
+    sample: Literal["top", "random"]
+    document: str
+    start: int
+    tokens: list[str]
+    token_ids: list[int]
+    activations: list[float]
+    peak: float
+    peak_at: int
+    weight: float
+
+
+def read_contexts(folder: Path, features: Iterable[int] | None = None) -> dict[int, list[Context]]:
+    """Contexts of an SAE by feature, from `contexts/<sae>/part-*.parquet`.
+
+    Raises:
+        StorageError: a shard cannot be read.
+    """
+    wanted = None if features is None else set(features)
+    found: dict[int, list[Context]] = defaultdict(list)
+    for shard in sorted(folder.glob("part-*.parquet")):
+        table = read_table(shard, CONTEXTS)
+        if wanted is not None:
+            mask = pa.array([feature in wanted for feature in table["feature"].to_pylist()])
+            table = table.filter(mask)
+        for row in table.to_pylist():
+            found[row["feature"]].append(Context(**row))
+    return dict(found)
+
+
+def table_from_rows(rows: Iterable[Mapping[str, Any]], schema: TableSchema) -> pa.Table:
+    """A table in the schema's column order; a column that a row lacks is null."""
+    names = [column.name for column in schema.columns]
+    return pa.Table.from_pylist(
+        [{name: row.get(name) for name in names} for row in rows], schema=schema.arrow()
+    )

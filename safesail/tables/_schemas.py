@@ -1,0 +1,210 @@
+"""Columns of every result table: name, type, meaning. The one place that defines them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its name, Arrow type and what a reader needs to know of it."""
+
+    name: str
+    type: pa.DataType
+    meaning: str
+
+
+@dataclass(frozen=True)
+class TableSchema:
+    """A versioned table. Columns may be added under the same version, never renamed."""
+
+    name: str
+    version: int
+    meaning: str
+    columns: tuple[Column, ...]
+
+    def arrow(self) -> pa.Schema:
+        """The Arrow schema, with each column's meaning as field metadata."""
+        return pa.schema(
+            [pa.field(c.name, c.type, metadata={"meaning": c.meaning}) for c in self.columns]
+        )
+
+
+_STRING, _INT, _FLOAT = pa.string(), pa.int64(), pa.float64()
+_STRINGS, _INTS, _FLOATS = pa.list_(pa.string()), pa.list_(pa.int64()), pa.list_(pa.float64())
+
+_SAE = Column("sae", _STRING, "name of the candidate SAE")
+_LAYER = Column("layer", _INT, "block of the language model that the SAE's hook point belongs to")
+_FEATURE = Column("feature", _INT, "index of the latent in the SAE")
+
+RANKINGS = TableSchema(
+    "rankings",
+    1,
+    "one row per SAE and concept",
+    (
+        _SAE,
+        Column("source", _STRING, "where the SAE came from: release:id or folder"),
+        Column("source_fingerprint", _STRING, "digest of its files, to notice a change"),
+        Column("architecture", _STRING, "SAELens name of the SAE's architecture"),
+        Column("hook_point", _STRING, "TransformerLens name of the activation the SAE reads"),
+        _LAYER,
+        Column("concept", _STRING, "concept, or `parent/child`"),
+        Column("width", _INT, "number of features of the SAE"),
+        Column("pairs", _INT, "contrast pairs of the concept, its children's included"),
+        Column("l0", _FLOAT, "mean number of active features per content token of the sample"),
+        Column("fvu", _FLOAT, "fraction of variance unexplained at the sample's content tokens"),
+        Column("dead_share", _FLOAT, "share of features silent on the whole sample"),
+        Column("tokens", _INT, "content tokens of the corpus sample behind l0, fvu, dead_share"),
+        Column("i_cdf", _FLOAT, "mean over all features of f, the share of pairs distinguished"),
+        Column("l0_t30", _INT, "number of features with f >= 0.3"),
+        Column("l0_t50", _INT, "number of features with f >= 0.5"),
+        Column("l0_t70", _INT, "number of features with f >= 0.7"),
+        Column("l0_t90", _INT, "number of features with f >= 0.9"),
+        Column("called_features", _INT, "features called at the false discovery rate"),
+        Column(
+            "separation_best",
+            _FLOAT,
+            "average precision of the best feature, chosen on one half of the pairs and judged "
+            "on the other, mean of both ways; concept texts against twins and other concepts",
+        ),
+        Column("separation_best_low", _FLOAT, "lower end of its 95 % interval"),
+        Column("separation_best_high", _FLOAT, "upper end of its 95 % interval"),
+        Column(
+            "separation_resamples",
+            pa.list_(pa.float32()),
+            "separation_best under each resample of the pairs, the same resamples for every SAE: "
+            "two SAEs are compared by the difference",
+        ),
+        Column("separation_top10", _FLOAT, "the same, mean over the best ten features"),
+        Column(
+            "separation_chance",
+            _FLOAT,
+            "average precision of a random order: the share of positives among the texts",
+        ),
+        Column("rank", _INT, "place of the SAE among the candidates for this concept; 1 is best"),
+        Column(
+            "tied_with_best",
+            pa.bool_(),
+            "the difference to the first place lies inside its 95 % interval over pairs",
+        ),
+        Column("mean_rank", _FLOAT, "mean of rank over top-level concepts, equally weighted"),
+        Column("health", _STRING, "`ok` or what is wrong with the SAE"),
+        Column("warnings", _STRINGS, "what a reader should know before trusting the row"),
+    ),
+)
+
+FEATURES = TableSchema(
+    "features",
+    1,
+    "one row per chosen feature and concept",
+    (
+        _SAE,
+        _LAYER,
+        _FEATURE,
+        Column("concept", _STRING, "the concept the feature was chosen for"),
+        Column("f", _FLOAT, "share of the concept's pairs that the feature distinguishes"),
+        Column("f_low", _FLOAT, "lower end of the 95 % Wilson interval of f"),
+        Column("f_high", _FLOAT, "upper end of the 95 % Wilson interval of f"),
+        Column(
+            "q_value",
+            _FLOAT,
+            "Benjamini-Hochberg adjusted p of the sign test on pairs; pairs that share a text "
+            "count as one",
+        ),
+        Column(
+            "called",
+            pa.bool_(),
+            "q_value is within the false discovery rate; uncalled ones fill up to ten a concept",
+        ),
+        Column(
+            "separation",
+            _FLOAT,
+            "average precision over all pairs; the largest of many is optimistic, see rankings",
+        ),
+        Column("specificity", _FLOAT, "f less the largest f on any concept outside the branch"),
+        Column("q999", _FLOAT, "0.999 quantile of the feature's non-zero activations"),
+        Column("tokens_seen", _INT, "content tokens of the collected corpus"),
+        Column("fired", _INT, "content tokens at which the feature is above zero"),
+        Column("density", _FLOAT, "fired / tokens_seen"),
+        Column("max_activation", _FLOAT, "largest activation at a content token"),
+        Column("histogram_edges", _FLOATS, "edges of the bins of positive activations"),
+        Column("histogram_counts", _INTS, "tokens per bin, one fewer than the edges"),
+        Column("top_logits", _STRINGS, "tokens whose logit the feature's direction raises most"),
+        Column("bottom_logits", _STRINGS, "tokens whose logit it lowers most"),
+        Column("nearest_features", _INTS, "features of the same SAE by decoder cosine, best first"),
+        Column("status", _STRING, "`chosen`, then `collected`, `too_few_contexts` or `dead`"),
+    ),
+)
+
+CONTEXTS = TableSchema(
+    "contexts",
+    1,
+    "one row per context of a feature",
+    (
+        _SAE,
+        _LAYER,
+        _FEATURE,
+        Column("split", _STRING, "`explain` or `score`, by hash of the document"),
+        Column("kind", _STRING, "`active`, `silent`, or `hard_silent`: its words occur"),
+        Column("level", _INT, "tenths of q999 that the peak reaches, 1 to 10; 0 is silent"),
+        Column("sample", _STRING, "`top`: among the strongest; `random`: drawn from its stratum"),
+        Column("document", _STRING, "id of the document"),
+        Column("start", _INT, "place of the first token in the document, BOS not counted"),
+        Column("tokens", _STRINGS, "token strings; joined they are the text"),
+        Column("token_ids", pa.list_(pa.int32()), "token ids of the language model"),
+        Column("activations", pa.list_(pa.float32()), "the feature's activation at each token"),
+        Column("peak", pa.float32(), "largest activation of the window"),
+        Column("peak_at", _INT, "its place in the window, 0 is the first token"),
+        Column(
+            "weight",
+            _FLOAT,
+            "inverse sampling probability in the row's stratum; NaN for `top` rows, no sample",
+        ),
+    ),
+)
+
+EXPLANATIONS = TableSchema(
+    "explanations",
+    1,
+    "one row per feature, explainer and language",
+    (
+        _SAE,
+        _LAYER,
+        _FEATURE,
+        Column("language", _STRING, "language of the explanation, as a tag such as `en`"),
+        Column("concepts", _STRINGS, "concepts the feature was chosen for, best first"),
+        Column("judge_concepts", _STRINGS, "concepts that the judge assigned; null for lexical"),
+        Column("explanation", _STRING, "what the feature responds to"),
+        Column("explainer", _STRING, "`lexical` (no language model asked) or `judge`"),
+        Column("judge_model", _STRING, "model that explained and simulated; null for lexical"),
+        Column("prompt_version", _STRING, "versions of the prompts; null for lexical"),
+        Column("confidence", _FLOAT, "the judge's own confidence, 0 to 1; null for lexical"),
+        Column(
+            "correlation",
+            _FLOAT,
+            "Pearson correlation of simulated and true activation over the tokens of held-out "
+            "windows, weighted to the mixture",
+        ),
+        Column("correlation_low", _FLOAT, "lower end of its 95 % interval, documents as clusters"),
+        Column("correlation_high", _FLOAT, "upper end of its 95 % interval"),
+        Column("discrimination", _FLOAT, "AUROC of window peaks, active against silent windows"),
+        Column("discrimination_low", _FLOAT, "lower end of its 95 % interval"),
+        Column("discrimination_high", _FLOAT, "upper end of its 95 % interval"),
+        Column("observations", _INT, "held-out windows behind the scores"),
+        Column("mixture", _STRING, "kinds of windows the scores refer to, with their shares"),
+        Column("item_format", _STRING, "how activations were simulated"),
+        Column("calls", _INT, "requests sent for the row, cached answers not counted"),
+        Column("prompt_tokens", _INT, "prompt tokens of all answers behind the row"),
+        Column("completion_tokens", _INT, "completion tokens of all answers behind the row"),
+        Column(
+            "status",
+            _STRING,
+            "`scored`, `explained` (no score), `refused`, `unparseable`, `failed`, "
+            "`too_few_contexts` or `dead`",
+        ),
+        Column("error", _STRING, "why, where the status is not `scored`"),
+        Column("created_at", pa.timestamp("s", tz="UTC"), "when the row was made"),
+    ),
+)
