@@ -1,0 +1,153 @@
+"""Texts as tokens: cut into pieces that fit the model, and gathered into batches."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Texts are sorted by length within a buffer of this many batches: with fewer, batches mix lengths
+# and padding grows; with more, the first batch waits for more text.
+_BATCHES_PER_BUFFER = 64
+
+
+@dataclass(frozen=True)
+class TokenizedText:
+    """A text, or a piece of one that was too long for the model, as tokens.
+
+    Attributes:
+        document: id of the document.
+        start: place of the first token in the document; 0 unless the document was cut.
+        token_ids: without BOS.
+        token_strings: one per id; joined they are the text of the piece. Where tokens share one
+            character of several bytes, the first has it and the others are empty.
+    """
+
+    document: str
+    start: int
+    token_ids: list[int]
+    token_strings: list[str]
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Texts side by side, padded on the right, on the model's device.
+
+    Attributes:
+        texts: row i of the tensors is texts[i].
+        token_ids: int64 [batch, position], BOS first where asked.
+        attention_mask: bool [batch, position]; False at padding.
+        content_mask: bool [batch, position]; False at BOS, padding and special tokens.
+        first: position of a text's first token: 1 with BOS, else 0.
+    """
+
+    texts: list[TokenizedText]
+    token_ids: Tensor
+    attention_mask: Tensor
+    content_mask: Tensor
+    first: int
+
+
+def token_spans(offsets: Sequence[tuple[int, int]], length: int) -> list[tuple[int, int]]:
+    """Spans of a text that tile it, one per token.
+
+    A tokenizer's offsets may leave gaps (trimmed spaces) and overlap (bytes of one character).
+    Here each token reaches from the end of the one before to its own end: a gap belongs to the
+    token after it, what follows the last token to that one.
+
+    Args:
+        offsets: start and end of each token in characters.
+        length: of the text, in characters.
+    """
+    ends = [0]
+    for _, end in offsets:
+        ends.append(max(ends[-1], end))
+    ends[-1] = length
+    return list(pairwise(ends))
+
+
+def pieces(
+    text: str, *, document: str, tokenizer: Any, tokens_per_piece: int
+) -> list[TokenizedText]:
+    """Tokenise a text without BOS and cut it; a text without tokens gives no piece."""
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    ids = encoded["input_ids"]
+    if not ids:
+        return []
+    spans = token_spans(encoded["offset_mapping"], len(text))
+    strings = [text[start:end] for start, end in spans]
+    return [
+        TokenizedText(
+            document,
+            start,
+            ids[start : start + tokens_per_piece],
+            strings[start : start + tokens_per_piece],
+        )
+        for start in range(0, len(ids), tokens_per_piece)
+    ]
+
+
+def bucketed(
+    texts: Iterable[TokenizedText], *, first: int, tokens_per_batch: int
+) -> Iterator[list[TokenizedText]]:
+    """Group texts of like length; every text appears once, in the same order in every run.
+
+    A group padded to its longest text holds at most `tokens_per_batch` tokens, unless a single
+    text is longer. Groups of one buffer are shuffled, so that a sample of the first batches is not
+    a sample of the shortest texts.
+    """
+    buffer: list[TokenizedText] = []
+    tokens = 0
+    for text in texts:
+        buffer.append(text)
+        tokens += len(text.token_ids) + first
+        if tokens >= _BATCHES_PER_BUFFER * tokens_per_batch:
+            yield from _groups(buffer, first, tokens_per_batch)
+            buffer, tokens = [], 0
+    yield from _groups(buffer, first, tokens_per_batch)
+
+
+def _groups(
+    buffer: list[TokenizedText], first: int, tokens_per_batch: int
+) -> list[list[TokenizedText]]:
+    groups: list[list[TokenizedText]] = []
+    group: list[TokenizedText] = []
+    for text in sorted(buffer, key=lambda text: len(text.token_ids)):
+        # Sorted: the newcomer is the longest of its group.
+        if group and (len(group) + 1) * (len(text.token_ids) + first) > tokens_per_batch:
+            groups.append(group)
+            group = []
+        group.append(text)
+    if group:
+        groups.append(group)
+    random.Random(0).shuffle(groups)
+    return groups
+
+
+def pad(
+    texts: list[TokenizedText],
+    *,
+    bos_token_id: int | None,
+    special_ids: Sequence[int],
+    device: str,
+) -> TokenBatch:
+    """Texts as one batch; BOS first where an id is given."""
+    first = 0 if bos_token_id is None else 1
+    width = first + max(len(text.token_ids) for text in texts)
+    # Padding is masked everywhere, so any id of the vocabulary will do: 0 is always one.
+    ids = torch.zeros(len(texts), width, dtype=torch.int64)
+    attention = torch.zeros(len(texts), width, dtype=torch.bool)
+    for row, text in enumerate(texts):
+        end = first + len(text.token_ids)
+        ids[row, first:end] = torch.tensor(text.token_ids)
+        attention[row, :end] = True
+    if bos_token_id is not None:
+        ids[:, 0] = bos_token_id
+    # BOS is a special token.
+    content = attention & ~torch.isin(ids, torch.tensor(sorted(special_ids), dtype=torch.int64))
+    return TokenBatch(texts, ids.to(device), attention.to(device), content.to(device), first)

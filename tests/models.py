@@ -1,0 +1,173 @@
+"""Tiny language models and SAEs with random weights, saved as their libraries save them."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+VOCABULARY = 400
+LAYERS = 3
+D_MODEL = 32
+_SENTENCES = [
+    "the cat sat on the mat and the dog sat by the door",
+    "a small boat sailed over the cold sea to the north",
+    "she wrote a letter, he read it twice; nobody answered",
+    "naïve café 猫 привет 🙂 numbers 1234 and [brackets]",
+]
+
+
+def tiny_llama(folder: Path, **settings: Any) -> Path:
+    """Llama: RMS norms, no biases, gated MLP."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    return _save(folder, LlamaForCausalLM, LlamaConfig, {**_shape(), **settings})
+
+
+def tiny_qwen2(folder: Path, **settings: Any) -> Path:
+    """Qwen2: as Llama, with biases in attention."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    return _save(folder, Qwen2ForCausalLM, Qwen2Config, {**_shape(), **settings})
+
+
+def tiny_gemma2(folder: Path, **settings: Any) -> Path:
+    """Gemma-2: norms after attention and MLP too, whose weight is 1 plus the stored one."""
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    shape = {**_shape(), "head_dim": 8, "hidden_act": "gelu"}
+    return _save(folder, Gemma2ForCausalLM, Gemma2Config, {**shape, **settings})
+
+
+def tiny_gpt2(folder: Path, **settings: Any) -> Path:
+    """GPT-2: layer norms, learned positions."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    shape = {"n_embd": D_MODEL, "n_layer": LAYERS, "n_head": 4, "n_positions": 64}
+    return _save(folder, GPT2LMHeadModel, GPT2Config, {**shape, **settings})
+
+
+def tiny_gpt_neox(folder: Path, **settings: Any) -> Path:
+    """GPT-NeoX (Pythia): attention and MLP side by side."""
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+    shape = _shape()
+    del shape["num_key_value_heads"]
+    return _save(folder, GPTNeoXForCausalLM, GPTNeoXConfig, {**shape, **settings})
+
+
+def byte_tokenizer(**settings: Any) -> Any:
+    """Byte-level BPE tokenizer of transformers, trained on a few sentences."""
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    settings = {
+        "bos_token": "<|bos|>",
+        "eos_token": "<|eos|>",
+        "pad_token": "<|pad|>",
+        "model_max_length": 64,
+        **settings,
+    }
+    tokenizer = Tokenizer.from_str(_byte_level_bpe())
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **settings)
+
+
+def random_sae(
+    folder: Path,
+    architecture: str,
+    d_in: int = D_MODEL,
+    hook_point: str = "blocks.1.hook_resid_post",
+    *,
+    width: int = 96,
+    seed: int = 0,
+    metadata: dict[str, Any] | None = None,
+    **settings: Any,
+) -> Path:
+    """An SAE with random weights and biases, about a fifth of its features active, on disk.
+
+    Args:
+        folder: where cfg.json and sae_weights.safetensors go.
+        architecture: SAELens' name: standard, jumprelu, gated, topk ...
+        d_in: size of what it reads.
+        hook_point: what it reads.
+        width: number of features.
+        seed: of the weights.
+        metadata: over model_name, hook_name, prepend_bos and context_size.
+        settings: further fields of its SAELens configuration.
+    """
+    from sae_lens.registry import get_sae_class
+    from sae_lens.saes.sae import SAEMetadata
+
+    about = {
+        "model_name": "tiny",
+        "hook_name": hook_point,
+        "prepend_bos": True,
+        "context_size": 64,
+        **(metadata or {}),
+    }
+    if architecture in ("topk", "abstopk"):
+        settings.setdefault("k", 8)
+    sae_class, config_class = get_sae_class(architecture)
+    config = config_class(d_in=d_in, d_sae=width, metadata=SAEMetadata(**about), **settings)
+    generator = torch.Generator().manual_seed(seed)
+    sae = sae_class(config)
+    for name, value in sae.state_dict().items():
+        noise = torch.randn(value.shape, generator=generator)
+        if name in ("W_enc", "W_dec"):
+            value.copy_(noise / d_in**0.5)
+        elif name == "threshold":
+            value.copy_(noise.abs())
+        elif name in ("b_enc", "b_gate"):
+            value.copy_(noise * 0.3 - 0.8)
+        else:
+            value.copy_(noise * 0.3)
+    sae.save_model(folder)
+    return folder
+
+
+def _shape() -> dict[str, Any]:
+    return {
+        "hidden_size": D_MODEL,
+        "intermediate_size": 48,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 64,
+    }
+
+
+def _save(folder: Path, model_class: Any, config_class: Any, settings: dict[str, Any]) -> Path:
+    config = config_class(
+        **{"vocab_size": VOCABULARY, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
+        | settings
+    )
+    torch.manual_seed(0)
+    model = model_class(config)
+    with torch.no_grad():
+        # As initialised, norms are 1, biases 0 and the rest so small that layers hardly differ.
+        for name, value in model.named_parameters():
+            value.add_(torch.randn_like(value) * (0.3 if value.ndim == 1 else 0.1))
+            assert value.isfinite().all(), name
+    model.save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@cache
+def _byte_level_bpe() -> str:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=["<|bos|>", "<|eos|>", "<|pad|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_SENTENCES, trainer)
+    serialised: str = tokenizer.to_str()
+    return serialised
