@@ -1,0 +1,108 @@
+"""SAELens' directory of published SAEs, read without importing SAELens."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from safesail.language_model.names import same_model
+
+_SITE = re.compile(
+    r"blocks\.(\d+)\.(?:attn\.)?(hook_(?:resid_(?:pre|mid|post)|mlp_out|attn_out|z))"
+)
+_LAYER = re.compile(r"layer_?(\d+)|^l(\d+)[ram]_")
+# What the releases' names say about where their SAEs read, for ids that name a layer only.
+_SITES_BY_RELEASE = (
+    (re.compile(r"transcoder|-clt-"), None),
+    (re.compile(r"-res(-|$)|lxr|r1_distill|qwen-scope|andyrdt|goodfire"), "hook_resid_post"),
+    (re.compile(r"-mlp(-|$)|lxm"), "hook_mlp_out"),
+    (re.compile(r"gemma-scope.*-att(-|$)"), "attn.hook_z"),
+    (re.compile(r"lxa"), "hook_attn_out"),
+)
+
+
+@dataclass(frozen=True)
+class DirectoryEntry:
+    """A published SAE.
+
+    Attributes:
+        release: SAELens' name of the release.
+        sae_id: its id in the release; `release:sae_id` names it to safesail.
+        repository: on the Hugging Face hub.
+        model: the model it was trained on.
+        hook_point: what it reads, where its name tells; None also for transcoders.
+        layer: number of the block it reads in, where its name tells.
+        l0: mean number of active features that its makers state.
+        neuronpedia_id: on neuronpedia.org.
+    """
+
+    release: str
+    sae_id: str
+    repository: str
+    model: str
+    hook_point: str | None
+    layer: int | None
+    l0: float | None
+    neuronpedia_id: str | None
+
+
+def directory(model: str | None = None) -> list[DirectoryEntry]:
+    """Published SAEs that SAELens can load.
+
+    Args:
+        model: only those of this model; organisation, case and older names of models are set
+            aside (`google/gemma-2-2b` finds those of `gemma-2-2b`).
+    """
+    entries = _entries()
+    if model is None:
+        return list(entries)
+    fitting = {name for name in {entry.model for entry in entries} if same_model(name, model)}
+    return [entry for entry in entries if entry.model in fitting]
+
+
+@cache
+def _entries() -> tuple[DirectoryEntry, ...]:
+    package = find_spec("sae_lens")
+    assert package is not None  # a dependency
+    assert package.origin is not None
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    with Path(package.origin).with_name("pretrained_saes.yaml").open(encoding="utf-8") as file:
+        releases = yaml.load(file, Loader=loader)
+    return tuple(
+        _entry(release, content, sae)
+        for release, content in releases.items()
+        for sae in content["saes"]
+    )
+
+
+def _entry(release: str, content: dict[str, Any], sae: dict[str, Any]) -> DirectoryEntry:
+    hook_point, layer = _site(release, sae["id"])
+    return DirectoryEntry(
+        release=release,
+        sae_id=sae["id"],
+        repository=content["repo_id"],
+        model=content["model"],
+        hook_point=hook_point,
+        layer=layer,
+        l0=sae.get("l0"),
+        neuronpedia_id=sae.get("neuronpedia"),
+    )
+
+
+def _site(release: str, sae_id: str) -> tuple[str | None, int | None]:
+    named = _SITE.search(sae_id)
+    if named:
+        hook = "attn.hook_z" if named[2] == "hook_z" else named[2]
+        return f"blocks.{named[1]}.{hook}", int(named[1])
+    match = _LAYER.search(sae_id)
+    if match is None:
+        return None, None
+    layer = int(match[1] or match[2])
+    site = next((site for pattern, site in _SITES_BY_RELEASE if pattern.search(release)), None)
+    return (f"blocks.{layer}.{site}" if site else None), layer

@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import models
+import pytest
+
+from safesail.language_model import LanguageModel
+
+
+@pytest.fixture(scope="session")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
+    folder = models.tiny_llama(tmp_path_factory.mktemp("llama") / "model")
+    return LanguageModel.load(str(folder), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def gpt2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return models.tiny_gpt2(tmp_path_factory.mktemp("gpt2") / "model")
