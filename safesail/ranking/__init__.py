@@ -1,0 +1,24 @@
+"""Rank candidate SAEs by how finely they separate the user's concepts, before any explanation."""
+
+from safesail.ranking._plot import plot_ranking
+from safesail.ranking._rank import (
+    REFUSED,
+    RankedCandidate,
+    Ranking,
+    compare,
+    score_candidates,
+    tokenize_corpus,
+)
+from safesail.ranking._summary import CandidateLine, ConceptLine
+
+__all__ = [
+    "REFUSED",
+    "CandidateLine",
+    "ConceptLine",
+    "RankedCandidate",
+    "Ranking",
+    "compare",
+    "plot_ranking",
+    "score_candidates",
+    "tokenize_corpus",
+]

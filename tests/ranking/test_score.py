@@ -1,0 +1,248 @@
+"""Scores of planted activations, by hand; honesty of the cross-fitting on noise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+from sklearn.metrics import average_precision_score
+
+from safesail.concepts import ConceptSet, ContrastPair
+from safesail.ranking._score import (
+    FEW_PAIRS_WARNING,
+    NONE_CALLED_WARNING,
+    RESAMPLES,
+    ConceptScore,
+    PairDesign,
+    score_candidate,
+)
+from safesail.study import RankingSettings
+
+SETTINGS = RankingSettings()
+LOW = 0.05
+
+
+def concepts(counts: dict[str, int]) -> ConceptSet:
+    return ConceptSet(
+        ContrastPair(name, f"{name} {n} yes", f"{name} {n} no")
+        for name, count in counts.items()
+        for n in range(count)
+    )
+
+
+def numbers(design: PairDesign, concept: str) -> tuple[NDArray, NDArray]:
+    """Text numbers of a concept's positives and of their twins."""
+    own = design.concepts.pair_numbers(concept)
+    return design.positive[own], design.negative[own]
+
+
+def by_concept(
+    pooled: NDArray, design: PairDesign, settings: RankingSettings = SETTINGS, q999: float = 1.0
+) -> dict[str, ConceptScore]:
+    scale = np.full(pooled.shape[1], q999, dtype=np.float32)
+    found = score_candidate(pooled.astype(np.float32), scale, design, settings)
+    return {score.concept: score for score in found}
+
+
+@pytest.fixture(scope="module")
+def planted() -> tuple[PairDesign, dict[str, ConceptScore]]:
+    """Three concepts of 24, 24 and 12 pairs (fraud has a child of 12), ten features.
+
+    0 is silent; 1 fires alike on everything; 2 is small noise below the margin; 3 detects
+    violence; 4 detects a third of violence; 5 detects violence and fraud; 6 fires on violence's
+    twins; 7 detects fraud/scam; 8, 9 silent.
+    """
+    design = PairDesign.of(
+        concepts({"violence": 24, "fraud": 12, "fraud/scam": 12, "drugs": 12}), seed=0
+    )
+    pooled = np.zeros((len(design.texts), 10), dtype=np.float32)
+    violence, violence_twins = numbers(design, "violence")
+    fraud, _ = numbers(design, "fraud")
+    scam, _ = numbers(design, "fraud/scam")
+    pooled[:, 1] = 1
+    pooled[:, 2] = LOW * np.random.default_rng(0).random(len(pooled))
+    pooled[violence, 3] = 1
+    pooled[violence[:8], 4] = 1
+    pooled[violence, 5] = pooled[fraud, 5] = 1
+    pooled[violence_twins, 6] = 1
+    pooled[scam, 7] = 1
+    return design, by_concept(pooled, design)
+
+
+def chosen(score: ConceptScore) -> dict[int, dict[str, Any]]:
+    return {int(row["feature"]): row for row in score.chosen}
+
+
+def test_shares_and_counts_by_hand(planted: tuple[PairDesign, dict[str, ConceptScore]]) -> None:
+    _, scores = planted
+    violence, fraud, scam = scores["violence"], scores["fraud"], scores["fraud/scam"]
+    assert (violence.pairs, fraud.pairs, scam.pairs, scores["drugs"].pairs) == (24, 24, 12, 12)
+    # f of violence: features 3 and 5 are 1, feature 4 is 1/3, all others 0.
+    assert violence.i_cdf == pytest.approx((1 + 1 + 1 / 3) / 10)
+    assert violence.l0 == {0.3: 3, 0.5: 2, 0.7: 2, 0.9: 2}
+    # The parent owns its child's pairs: feature 7 has f = 12/24 there and 1 on the child.
+    assert fraud.l0 == {0.3: 2, 0.5: 2, 0.7: 1, 0.9: 1}
+    assert fraud.i_cdf == pytest.approx((1 + 0.5) / 10)
+    assert scam.l0 == {0.3: 2, 0.5: 2, 0.7: 2, 0.9: 2}
+    assert scores["drugs"].l0 == {0.3: 0, 0.5: 0, 0.7: 0, 0.9: 0}
+
+
+def test_i_cdf_is_the_area_under_the_counts() -> None:
+    """DESIGN: mean of f = area under L0_t over t, divided by width."""
+    generator = np.random.default_rng(1)
+    design = PairDesign.of(concepts({"a": 30}), seed=0)
+    pooled = generator.random((len(design.texts), 50))
+    score = by_concept(pooled, design, RankingSettings(margin=0))["a"]
+    f = (pooled[design.positive] > pooled[design.negative]).mean(0)
+    area = sum((f >= t).sum() for t in np.arange(1, 31) / 30 - 1e-9) / 30
+    assert score.i_cdf == pytest.approx(area / 50)
+
+
+def test_chosen_features(planted: tuple[PairDesign, dict[str, ConceptScore]]) -> None:
+    _, scores = planted
+    violence = chosen(scores["violence"])
+    assert next(iter(violence)) == 3
+    assert set(violence) == {3, 4, 5}
+    assert all(row["called"] for row in violence.values())
+    assert violence[3]["separation"] == pytest.approx(1)
+    assert violence[3]["f"] == 1
+    interval = binomtest(8, 24).proportion_ci(method="wilson")
+    assert (violence[4]["f_low"], violence[4]["f_high"]) == pytest.approx(
+        (interval.low, interval.high)
+    )
+    # The third smallest p of four: feature 6 is tested too.
+    assert violence[4]["q_value"] == pytest.approx(0.5**8 * 4 / 3)
+    assert NONE_CALLED_WARNING not in scores["violence"].warnings
+    assert set(chosen(scores["fraud/scam"])) == {5, 7}
+
+
+def test_separation_counts_other_concepts_as_negatives(
+    planted: tuple[PairDesign, dict[str, ConceptScore]],
+) -> None:
+    design, scores = planted
+    violence = chosen(scores["violence"])
+    # 24 violence texts among 24 twins and 24 fraud and 12 drugs texts; 5 fires on fraud too.
+    truth = [1] * 24 + [0] * 60
+    fires = [1] * 24 + [0] * 24 + [1] * 24 + [0] * 12
+    assert violence[5]["separation"] == pytest.approx(average_precision_score(truth, fires))
+    assert scores["violence"].separation_chance == pytest.approx(24 / 84)
+    # On its own branch nothing counts against it: scam texts are no negatives of fraud.
+    positive, used = design.roles("fraud")
+    assert (positive.sum(), used.sum()) == (24, 24 + 24 + 24 + 12)
+    positive, used = design.roles("fraud/scam")
+    assert (positive.sum(), used.sum()) == (12, 12 + 12 + 24 + 12)
+
+
+def test_specificity_is_against_other_branches(
+    planted: tuple[PairDesign, dict[str, ConceptScore]],
+) -> None:
+    _, scores = planted
+    violence, scam = chosen(scores["violence"]), chosen(scores["fraud/scam"])
+    assert violence[3]["specificity"] == 1
+    assert violence[5]["specificity"] == 0
+    assert violence[4]["specificity"] == pytest.approx(1 / 3)
+    assert scam[7]["specificity"] == 1  # its parent's f of 1/2 does not count against it
+
+
+def test_a_detector_is_found_and_judged_on_the_other_half(
+    planted: tuple[PairDesign, dict[str, ConceptScore]],
+) -> None:
+    _, scores = planted
+    violence, drugs = scores["violence"], scores["drugs"]
+    assert violence.separation_best == pytest.approx(1)
+    assert violence.interval() == pytest.approx((1, 1))
+    assert violence.separation_top10 < 1
+    # No feature tells drugs: as good as an uninformed choice, in every half and resample.
+    assert drugs.separation_best == pytest.approx(12 / 72, abs=0.05)
+    assert drugs.called_features == 0
+    assert NONE_CALLED_WARNING in drugs.warnings
+    assert FEW_PAIRS_WARNING in drugs.warnings
+    assert FEW_PAIRS_WARNING not in violence.warnings
+    assert len(violence.resampled) == RESAMPLES
+
+
+@pytest.mark.parametrize(("margin", "f"), [(0.0, 1.0), (0.4, 1.0), (0.5, 0.0), (0.6, 0.0)])
+def test_the_margin_is_a_share_of_q999_and_must_be_exceeded(margin: float, f: float) -> None:
+    design = PairDesign.of(concepts({"a": 10}), seed=0)
+    pooled = np.zeros((len(design.texts), 1))
+    pooled[design.positive, 0] = 2.0
+    pooled[design.negative, 0] = 1.0
+    score = by_concept(pooled, design, RankingSettings(margin=margin), q999=2.0)["a"]
+    assert score.i_cdf == f
+
+
+def test_at_most_the_asked_number_is_chosen_and_at_least_ten_are_shown() -> None:
+    design = PairDesign.of(concepts({"a": 30, "b": 30}), seed=0)
+    generator = np.random.default_rng(2)
+    pooled = np.zeros((len(design.texts), 40))
+    positive, _ = numbers(design, "a")
+    pooled[positive, :25] = 1 + generator.random((30, 25))
+    settings = RankingSettings(features_per_concept=7)
+    assert len(by_concept(pooled, design, settings)["a"].chosen) == 7
+    assert len(by_concept(pooled, design)["a"].chosen) == 25
+    noise = generator.random((len(design.texts), 400))
+    few = by_concept(noise, design, RankingSettings(margin=0))["a"]
+    assert len(few.chosen) == max(10, few.called_features)
+    separations = [row["separation"] for row in few.chosen if not row["called"]]
+    assert separations == sorted(separations, reverse=True)
+
+
+def test_noise_has_the_separation_of_chance_though_the_best_in_sample_is_far_above() -> None:
+    best, top, chance, in_sample = [], [], [], []
+    for seed in range(10):
+        design = PairDesign.of(concepts({"a": 24, "b": 24, "c": 24}), seed)
+        pooled = np.random.default_rng(seed + 1_000).random((len(design.texts), 400))
+        for score in by_concept(pooled, design, RankingSettings(margin=0)).values():
+            best.append(score.separation_best)
+            top.append(score.separation_top10)
+            chance.append(score.separation_chance)
+            in_sample.append(max(row["separation"] for row in score.chosen))
+    # A random order has a mean average precision a little above the share of positives.
+    order = np.random.default_rng(0).random((2_000, 48))
+    positives = np.repeat([True, False, False, False], 12)
+    random = np.mean([average_precision_score(positives, row) for row in order])
+    assert np.mean(best) == pytest.approx(random, abs=0.03)
+    assert np.mean(top) == pytest.approx(random, abs=0.02)
+    assert min(in_sample) > random + 0.1
+    assert np.mean(chance) == 0.25
+
+
+def test_pairs_with_one_twin_are_one_piece_of_evidence() -> None:
+    """Thirty pairs that share their twin: a twin that happens to be low proves nothing."""
+    shared = [ContrastPair("a", f"yes {n}", "the twin") for n in range(30)]
+    design = PairDesign.of(ConceptSet(shared), seed=0)
+    pooled = np.ones((len(design.texts), 3))
+    pooled[design.negative] = 0
+    score = by_concept(pooled, design)["a"]
+    assert score.i_cdf == 1
+    assert score.called_features == 0
+    assert np.isnan(score.separation_best)  # one cluster cannot be halved
+    assert np.isnan(score.interval()).all()
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("margin", [0.0, 0.5])
+@pytest.mark.parametrize("shared", [1, 4])
+def test_false_calls_on_noise_keep_their_rate(margin: float, shared: int) -> None:
+    """All features are noise, so any call is false: the rate of such runs is the FDR's level.
+
+    Also where pairs share a twin, and where activations are sparse and q999 sets the margin.
+    """
+    generator = np.random.default_rng(0)
+    runs, rate = 400, 0.05
+    pairs = [
+        ContrastPair("a", f"yes {n}", f"no {n // shared}") for n in range(40 if shared == 1 else 80)
+    ]
+    design = PairDesign.of(ConceptSet(pairs), seed=0)
+    settings = RankingSettings(margin=margin, false_discovery_rate=rate)
+    false_calls = 0
+    for _ in range(runs):
+        shape = (len(design.texts), 300)
+        pooled = generator.exponential(size=shape) * (generator.random(shape) < 0.7)
+        q999 = np.quantile(pooled, 0.9, axis=0).astype(np.float32)
+        (score,) = score_candidate(pooled.astype(np.float32), q999, design, settings)
+        false_calls += score.called_features > 0
+    assert false_calls / runs <= rate + 3 * np.sqrt(rate * (1 - rate) / runs)
