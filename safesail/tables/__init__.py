@@ -1,5 +1,6 @@
 """Result tables: their columns, how they are written and read, and what they export to."""
 
+from safesail.tables._describe import describe_tables
 from safesail.tables._export import export_table, markdown_text
 from safesail.tables._files import (
     read_configuration,
@@ -25,6 +26,7 @@ __all__ = [
     "Column",
     "Context",
     "TableSchema",
+    "describe_tables",
     "export_table",
     "markdown_text",
     "read_configuration",

@@ -110,8 +110,8 @@ FEATURES = TableSchema(
         Column(
             "q_value",
             _FLOAT,
-            "Benjamini-Hochberg adjusted p of the sign test on pairs; pairs that share a text "
-            "count as one",
+            "Benjamini-Hochberg adjusted p of the sign test on pairs; of pairs that share a text "
+            "one counts",
         ),
         Column(
             "called",
