@@ -1,4 +1,4 @@
-"""Map the top-level folders cli/, prompts/ and data/ into the package; all else is in pyproject.toml."""
+"""Map the folders cli/, prompts/ and data/ into the package; all else is in pyproject.toml."""
 
 from setuptools import find_packages, setup
 

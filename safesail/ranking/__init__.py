@@ -7,9 +7,9 @@ from safesail.ranking._rank import (
     Ranking,
     compare,
     score_candidates,
-    tokenize_corpus,
 )
 from safesail.ranking._summary import CandidateLine, ConceptLine
+from safesail.ranking._texts import tokenize_corpus
 
 __all__ = [
     "REFUSED",

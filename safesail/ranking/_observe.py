@@ -43,8 +43,11 @@ class SampleStatistics:
     def add(self, inputs: Tensor, activations: Tensor, reconstruction: Tensor) -> None:
         """Count a batch: inputs [n, d_in], activations [n, width], reconstruction [n, d_in]."""
         self.tokens += len(inputs)
-        self.fired += (activations > 0).sum(0).cpu().numpy()
-        self._largest.add(activations)
+        # One search for the few that fire serves both counts and largest values.
+        rows, columns = (activations > 0).nonzero(as_tuple=True)
+        features = columns.cpu().numpy()
+        self.fired += np.bincount(features, minlength=self.width)
+        self._largest.add(features, activations[rows, columns].float().cpu().numpy())
         self._error += float((inputs - reconstruction).square().sum(dtype=torch.float64))
         self._squares += float(inputs.square().sum(dtype=torch.float64))
         self._sums += inputs.sum(0, dtype=torch.float64).cpu().numpy()
@@ -79,28 +82,28 @@ class LargestValues:
     def __init__(self, width: int, count: int) -> None:
         """Keep up to `count` values for each of `width` features."""
         self._count = count
-        self._features = np.empty(0, dtype=np.int64)
-        self._values = np.empty(0, dtype=np.float32)
-        self._floor: Tensor | None = None
         self._width = width
+        self._features = [np.empty(0, dtype=np.int64)]
+        self._values = [np.empty(0, dtype=np.float32)]
+        self._held = 0
         self._room = max(4 * width * count, 1 << 20)
+        # Values at or below a feature's floor can no longer be among its largest.
+        self._floor = np.zeros(width, dtype=np.float32)
 
-    def add(self, activations: Tensor) -> None:
-        """Take in a batch of activations, [n, width]."""
-        if self._floor is None:
-            self._floor = torch.zeros(self._width, device=activations.device)
-        rows, features = (activations > self._floor).nonzero(as_tuple=True)
-        values = activations[rows, features].float().cpu().numpy()
-        self._features = np.concatenate([self._features, features.cpu().numpy()])
-        self._values = np.concatenate([self._values, values])
-        if len(self._values) > self._room:
+    def add(self, features: NDArray[np.int64], values: NDArray[np.float32]) -> None:
+        """Take in positive activations: which feature, and how large; both [n]."""
+        above = values > self._floor[features]
+        self._features.append(features[above])
+        self._values.append(values[above])
+        self._held += len(self._values[-1])
+        if self._held > self._room:
             self._prune()
 
     def quantile(self, fired: NDArray[np.int64]) -> NDArray[np.float32]:
         """Interpolated 0.999 quantile, given how many values each feature had in all, [width]."""
-        places = self._prune()
+        features, values, places = self._prune()
         largest = np.zeros((self._width, self._count), dtype=np.float32)
-        largest[self._features, places] = self._values
+        largest[features, places] = values
         below_top = np.where(fired < _QUANTILE_NEEDS, 0.0, 0.001 * (np.maximum(fired, 1) - 1))
         lower = np.floor(below_top).astype(int)
         share = (below_top - lower).astype(np.float32)
@@ -109,20 +112,19 @@ class LargestValues:
         lower_value = largest[rows, np.minimum(lower + 1, self._count - 1)]
         return upper_value * (1 - share) + lower_value * share
 
-    def _prune(self) -> NDArray[np.int64]:
-        """Drop what can no longer matter; returns each kept value's place, 0 for the largest."""
-        order = np.lexsort((-self._values, self._features))
-        features, values = self._features[order], self._values[order]
+    def _prune(self) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
+        """Drop what can no longer matter; returns what is kept, with places, 0 for the largest."""
+        features, values = np.concatenate(self._features), np.concatenate(self._values)
+        order = np.lexsort((-values, features))
+        features, values = features[order], values[order]
         starts = np.searchsorted(features, np.arange(self._width))
         places = np.arange(len(features)) - starts[features]
         kept = places < self._count
-        self._features, self._values, places = features[kept], values[kept], places[kept]
-        if self._floor is not None:
-            full = places == self._count - 1
-            floor = np.zeros(self._width, dtype=np.float32)
-            floor[self._features[full]] = self._values[full]
-            self._floor = torch.from_numpy(floor).to(self._floor.device)
-        return places
+        features, values, places = features[kept], values[kept], places[kept]
+        full = places == self._count - 1
+        self._floor[features[full]] = values[full]
+        self._features, self._values, self._held = [features], [values], len(values)
+        return features, values, places
 
 
 @dataclass
@@ -205,6 +207,9 @@ def _pool(tokens: Tensor, pooling: str) -> NDArray[np.float32]:
     """One activation per feature from a text's content tokens, [tokens, width] -> [width]."""
     if len(tokens) == 0:
         return np.zeros(tokens.shape[1], dtype=np.float32)
-    by_name = {"max": tokens.amax(0), "mean": tokens.mean(0), "last": tokens[-1]}
-    pooled: NDArray[np.float32] = by_name[pooling].float().cpu().numpy()
-    return pooled
+    if pooling == "max":
+        pooled = tokens.amax(0)
+    else:
+        pooled = tokens.mean(0) if pooling == "mean" else tokens[-1]
+    result: NDArray[np.float32] = pooled.float().cpu().numpy()
+    return result

@@ -12,8 +12,8 @@ import torch
 
 from safesail.concepts import ConceptSet
 from safesail.corpus import Corpus
-from safesail.errors import CandidateError, InputError
-from safesail.language_model import LanguageModel, TokenizedText
+from safesail.errors import CandidateError
+from safesail.language_model import LanguageModel
 from safesail.ranking._observe import Observation, observe
 from safesail.ranking._score import (
     FEW_PAIRS_WARNING,
@@ -24,6 +24,7 @@ from safesail.ranking._score import (
     score_candidate,
 )
 from safesail.ranking._summary import CandidateLine, ConceptLine, candidate_line, concept_line
+from safesail.ranking._texts import context_size, tokenize_corpus, tokenize_pairs
 from safesail.sparse_autoencoder import Candidate, SparseAutoencoder
 from safesail.study import RankingSettings
 from safesail.tables import RANKINGS, table_from_rows
@@ -158,13 +159,11 @@ def score_candidates(
         if isinstance(group, _Refused):
             yield RankedCandidate(_refused_rows(group, concepts), [])
             continue
-        prepend_bos = group[0].prepend_bos
-        context = _context_size(model, group[0])
         observations = observe(
             model,
             group,
-            tokenize_corpus(model, corpus, settings.sample_tokens, prepend_bos, context),
-            _tokenized_pairs(model, design, prepend_bos),
+            tokenize_corpus(model, corpus, settings.sample_tokens, group[0]),
+            tokenize_pairs(model, design, group[0].prepend_bos),
             pooling=settings.pooling,
             progress=progress,
         )
@@ -211,45 +210,6 @@ def compare(rows: Sequence[dict[str, Any]], concepts: ConceptSet) -> None:
             row["mean_rank"] = float(np.mean(ranks)) if ranks else float(len(healthy))
 
 
-def tokenize_corpus(
-    model: LanguageModel, corpus: Corpus, tokens: int, prepend_bos: bool, context_size: int
-) -> list[TokenizedText]:
-    """The first documents of the corpus, tokenised, until `tokens` tokens are read.
-
-    Raises:
-        InputError: the corpus is empty.
-    """
-    sample: list[TokenizedText] = []
-    seen = 0
-    for document in corpus:
-        for piece in model.tokenize(
-            document.text, document=document.id, prepend_bos=prepend_bos, context_size=context_size
-        ):
-            sample.append(piece)
-            seen += len(piece.token_ids)
-            if seen >= tokens:
-                return sample
-    return sample
-
-
-def _tokenized_pairs(
-    model: LanguageModel, design: PairDesign, prepend_bos: bool
-) -> list[TokenizedText]:
-    texts = []
-    for number, text in enumerate(design.texts):
-        pieces = model.tokenize(text, document=str(number), prepend_bos=prepend_bos)
-        if len(pieces) != 1:
-            where = next(p.where for p in design.concepts.pairs if text in (p.positive, p.negative))
-            problem = (
-                f"is longer than the model's context of {model.context_size} tokens"
-                if pieces
-                else "has no tokens"
-            )
-            raise InputError(f"{where}: the text {text[:40]!r}... {problem}; shorten it")
-        texts += pieces
-    return texts
-
-
 @dataclass(frozen=True)
 class _Refused:
     """A candidate that cannot be read or does not fit, and why."""
@@ -279,13 +239,9 @@ def _groups(
         if held and held + size > limit:
             yield from waiting.values()
             waiting, held = {}, 0.0
-        waiting.setdefault((sae.prepend_bos, _context_size(model, sae)), []).append(sae)
+        waiting.setdefault((sae.prepend_bos, context_size(model, sae)), []).append(sae)
         held += size
     yield from waiting.values()
-
-
-def _context_size(model: LanguageModel, sae: SparseAutoencoder) -> int:
-    return min(sae.context_size or model.context_size, model.context_size)
 
 
 def _refused_rows(refused: _Refused, concepts: ConceptSet) -> list[dict[str, Any]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,10 +81,12 @@ class PairDesign:
             draws=draws,
         )
 
+    @cached_property
     def half_of_texts(self) -> NDArray[np.integer]:
         """Half of each text, [T]."""
-        return self.halves[self.cluster_of_texts()]
+        return self.halves[self.cluster_of_texts]
 
+    @cached_property
     def cluster_of_texts(self) -> NDArray[np.integer]:
         """Cluster of each text, [T]; a text's pairs all lie in one cluster."""
         clusters = np.zeros(len(self.texts), dtype=np.int64)
@@ -91,24 +94,31 @@ class PairDesign:
         clusters[self.negative] = self.clusters
         return clusters
 
-    def roles(self, concept: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Texts that carry the concept, and texts that count for it, each [T].
+    @cached_property
+    def own_pairs(self) -> dict[str, NDArray[np.int64]]:
+        """By concept: numbers of its pairs, its children's included."""
+        return {name: np.array(self.concepts.pair_numbers(name)) for name in self.concepts.names}
+
+    @cached_property
+    def roles(self) -> dict[str, tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
+        """By concept: texts that carry it, and texts that count for it, each [T].
 
         What counts: the concept's texts, their twins, and the positive texts of concepts outside
         its branch. A text that is also a positive of the concept is never a negative.
         """
-        own = self.concepts.pair_numbers(concept)
-        branch = self.concepts.branch(concept)
+        return {name: self._roles(name) for name in self.concepts.names}
+
+    def _roles(self, concept: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        own, branch = self.own_pairs[concept], self.concepts.branch(concept)
         positive = np.zeros(len(self.texts), dtype=bool)
         positive[self.positive[own]] = True
         used = positive.copy()
         used[self.negative[own]] = True
-        for number, pair in enumerate(self.concepts.pairs):
-            if pair.concept not in branch:
-                used[self.positive[number]] = True
+        outside = [n for n, pair in enumerate(self.concepts.pairs) if pair.concept not in branch]
+        used[self.positive[outside]] = True
         return positive, used
 
-    def disjoint(self, pairs: Sequence[int]) -> list[int]:
+    def disjoint(self, pairs: Iterable[int]) -> list[int]:
         """Of some pairs, in order, those that share no text with one taken before.
 
         Pairs that share a text fall the same way together: a test may count them once only.
@@ -168,10 +178,7 @@ def score_candidate(
     margin = settings.margin * q999
     wins, losses = difference > margin, -difference > margin
     sorted_scores = SortedScores.of(pooled)
-    shares = {
-        concept: wins[design.concepts.pair_numbers(concept)].mean(0)
-        for concept in design.concepts.names
-    }
+    shares = {concept: wins[design.own_pairs[concept]].mean(0) for concept in design.concepts.names}
     return [
         _score(concept, pooled, wins, losses, shares, sorted_scores, design, settings)
         for concept in design.concepts.names
@@ -188,30 +195,27 @@ def _score(
     design: PairDesign,
     settings: RankingSettings,
 ) -> ConceptScore:
-    own = design.concepts.pair_numbers(concept)
+    own = design.own_pairs[concept]
     won, lost = wins[own].sum(0), losses[own].sum(0)
     f, f_low, f_high = share_of_pairs(won, len(own))
     independent = design.disjoint(own)
     q = q_values(wins[independent].sum(0), losses[independent].sum(0))
-    positive, used = design.roles(concept)
+    positive, used = design.roles[concept]
     best, top10, resampled = _separation(concept, pooled, wins, sorted_scores, design)
 
     called = q <= settings.false_discovery_rate
     # Where few are called (or none: few pairs), the best of those that lean towards the concept
-    # are chosen too, or where hardly any does the best of all that fire, so that a user has
-    # something to look at; `called` tells them apart.
+    # are chosen too, or where none does the best of all that fire, so that a user has something
+    # to look at; `called` tells them apart.
     leaning = np.flatnonzero(called | (won > lost))
-    if len(leaning) < LEAST_CHOSEN:
-        leaning = np.flatnonzero(called | (pooled.max(0) > 0))
+    if not len(leaning):
+        leaning = np.flatnonzero(pooled.max(0) > 0)
     in_sample = sorted_scores.select(leaning).average_precision(positive, used)
     order = np.lexsort((-in_sample, ~called[leaning]))
     count = min(settings.features_per_concept, max(LEAST_CHOSEN, int(called.sum())))
     order = order[:count]
-    outside = [
-        shares[other]
-        for other in design.concepts.names
-        if other not in design.concepts.branch(concept)
-    ]
+    branch = design.concepts.branch(concept)
+    outside = [shares[other] for other in design.concepts.names if other not in branch]
     rival = np.max(outside, axis=0) if outside else np.zeros_like(f)
     chosen = [
         {
@@ -258,9 +262,9 @@ def _separation(
     Features are picked on one half of the pairs, among those that distinguish at least one of
     them, and judged on the other half; then the halves swap, and the two results are averaged.
     """
-    positive, used = design.roles(concept)
-    half, text_clusters = design.half_of_texts(), design.cluster_of_texts()
-    own = np.array(design.concepts.pair_numbers(concept))
+    positive, used = design.roles[concept]
+    half, text_clusters = design.half_of_texts, design.cluster_of_texts
+    own = design.own_pairs[concept]
     pair_half = design.halves[design.clusters[own]]
     best, top10 = [], []
     resampled = np.zeros((2, RESAMPLES))

@@ -56,6 +56,10 @@ def load(candidate: Candidate, device: str) -> tuple[Any, list[str]]:
     # Activations come with heads flattened, as the weights have them.
     sae.turn_off_forward_pass_hook_z_reshaping()
     sae.eval().requires_grad_(False)
+    if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False):
+        # The same function with the norms in the weights: two passes over all features fewer.
+        sae.fold_W_dec_norm()
+        sae.cfg.rescale_acts_by_decoder_norm = False
     messages = [
         _first_line(warning.message)
         for warning in caught

@@ -130,9 +130,9 @@ def test_separation_counts_other_concepts_as_negatives(
     assert violence[5]["separation"] == pytest.approx(average_precision_score(truth, fires))
     assert scores["violence"].separation_chance == pytest.approx(24 / 84)
     # On its own branch nothing counts against it: scam texts are no negatives of fraud.
-    positive, used = design.roles("fraud")
+    positive, used = design.roles["fraud"]
     assert (positive.sum(), used.sum()) == (24, 24 + 24 + 24 + 12)
-    positive, used = design.roles("fraud/scam")
+    positive, used = design.roles["fraud/scam"]
     assert (positive.sum(), used.sum()) == (12, 12 + 12 + 24 + 12)
 
 
