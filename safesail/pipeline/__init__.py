@@ -1,0 +1,31 @@
+"""The stages of a study in order: what is up to date, what must run first.
+
+Each stage reads the files of the one before and writes its own with the settings that made them.
+A stage whose settings have not changed does only what is missing.
+"""
+
+from safesail.pipeline._collect import Collection, collect
+from safesail.pipeline._doctor import Check, check_setup
+from safesail.pipeline._explain import Explanations, explain
+from safesail.pipeline._rank import rank
+from safesail.pipeline._results import FeatureResults, load_feature, load_results
+from safesail.pipeline._selection import Selection
+from safesail.pipeline._start import StartedStudy, start_study
+from safesail.pipeline._summary import summarize
+
+__all__ = [
+    "Check",
+    "Collection",
+    "Explanations",
+    "FeatureResults",
+    "Selection",
+    "StartedStudy",
+    "check_setup",
+    "collect",
+    "explain",
+    "load_feature",
+    "load_results",
+    "rank",
+    "start_study",
+    "summarize",
+]

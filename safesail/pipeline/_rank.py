@@ -1,0 +1,104 @@
+"""The stage `rank` on a study's files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from safesail.errors import CandidateError
+from safesail.pipeline._selection import Selection
+from safesail.pipeline._workspace import Progress, Workspace, no_progress, rows_of
+from safesail.study import Study
+from safesail.tables import FEATURES, RANKINGS, table_from_rows, write_bytes, write_table
+
+if TYPE_CHECKING:
+    from safesail.ranking import Ranking
+
+
+def rank(
+    study: Study,
+    selection: Selection | None = None,
+    *,
+    overwrite: bool = False,
+    progress: Progress = no_progress,
+) -> Ranking:
+    """Rank the study's candidates by how finely they separate its concepts.
+
+    Writes `rankings.parquet`, `features/<sae>.parquet` (both after every candidate) and
+    `ranking.png`.
+
+    Args:
+        study: the study.
+        selection: a layer restricts the candidates that are ranked now; what was ranked before
+            stays in the table.
+        overwrite: discard results that other settings made, instead of refusing to go on.
+        progress: wraps an iterable with a label.
+
+    Raises:
+        SafesailError: see `safesail.errors`; what was ranked before the error is kept.
+    """
+    return rank_in(Workspace(study, overwrite, progress), selection or Selection())
+
+
+def rank_in(workspace: Workspace, selection: Selection) -> Ranking:
+    """The stage, for stages that come after it in the same command."""
+    from safesail.ranking import REFUSED, Ranking, compare, plot_ranking, score_candidates
+
+    study, concepts = workspace.study, workspace.concepts
+    concepts.select(selection.concepts)
+    settings = workspace.ranking_settings()
+    fingerprints = {c.name: c.fingerprint() for c in workspace.candidates}
+    if selection.sae is not None and selection.sae not in fingerprints:
+        raise CandidateError(
+            f"no candidate {selection.sae!r} in this study; there are {', '.join(fingerprints)}"
+        )
+    # What a published SAE was refused for may have been the network: it is tried again.
+    published = {c.name for c in workspace.candidates if c.folder is None}
+    rows = [
+        row
+        for row in workspace.rows_to_keep(study.rankings, RANKINGS, settings)
+        if fingerprints.get(row["sae"]) == row["source_fingerprint"]
+        and not (row["sae"] in published and row["health"].startswith(REFUSED))
+    ]
+    done = {row["sae"] for row in rows}
+    waiting = [
+        candidate
+        for candidate in workspace.candidates
+        if candidate.name not in done
+        and (selection.layer is None or candidate.layer in (None, selection.layer))
+        and selection.sae in (None, candidate.name)
+    ]
+
+    def save() -> None:
+        write_table(study.rankings, table_from_rows(rows, RANKINGS), RANKINGS, settings)
+
+    if not rows and not waiting:
+        layers = sorted({c.layer for c in workspace.candidates if c.layer is not None})
+        known = ", ".join(map(str, layers))
+        raise CandidateError(f"no candidate at layer {selection.layer}; there are some at: {known}")
+    if waiting:
+        for scored in score_candidates(
+            workspace.model,
+            waiting,
+            concepts,
+            workspace.corpus,
+            workspace.settings.ranking,
+            progress=workspace.progress,
+        ):
+            name = scored.rows[0]["sae"]
+            # Features first: a candidate counts as ranked once its rows are in the rankings.
+            table = table_from_rows(scored.features, FEATURES)
+            write_table(study.features(name), table, FEATURES, settings)
+            rows += [{**row, "source_fingerprint": fingerprints[name]} for row in scored.rows]
+            save()
+    compare(rows, concepts)
+    features = {name: rows_of(study.features(name), FEATURES) for name in fingerprints}
+    ranking = Ranking(rows, {name: found for name, found in features.items() if found})
+    place = {name: number for number, name in enumerate(ranking.order())}
+    rows.sort(key=lambda row: place.get(row["sae"], len(place)))
+    if waiting:
+        save()
+        picture = plot_ranking(rows, concepts.top_level)
+        write_bytes(study.folder / "ranking.png", picture)
+    if selection.layer is not None:
+        ranking.best(selection.layer)  # says so where none of that layer could be ranked
+    return ranking

@@ -1,0 +1,125 @@
+"""Read a study's results without running anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from safesail.errors import InputError
+from safesail.study import Study
+from safesail.tables import (
+    CONTEXTS,
+    EXPLANATIONS,
+    FEATURES,
+    RANKINGS,
+    Context,
+    read_contexts,
+    read_table,
+)
+
+ResultTable = Literal["rankings", "features", "contexts", "explanations"]
+
+_STAGES = {
+    "rankings": "safesail rank-saes",
+    "features": "safesail rank-saes",
+    "contexts": "safesail collect",
+    "explanations": "safesail explain",
+}
+_SCHEMAS = {
+    "rankings": RANKINGS,
+    "features": FEATURES,
+    "contexts": CONTEXTS,
+    "explanations": EXPLANATIONS,
+}
+
+
+def load_results(study: Study, table: ResultTable, sae: str | None = None) -> pa.Table:
+    """A result table, the rows of all SAEs together or of one.
+
+    Args:
+        study: the study.
+        table: which result.
+        sae: name of an SAE; None for all that have results.
+
+    Raises:
+        InputError: there are no such results yet; the command that makes them is named.
+        StorageError: a file cannot be read.
+    """
+    tables = [read_table(path, _SCHEMAS[table]) for path in _paths(study, table)]
+    found = pa.concat_tables(tables) if tables else None
+    if found is not None and sae is not None:
+        found = found.filter(pc.equal(found["sae"], sae))
+    if found is None or not found.num_rows:
+        of = f" of SAE {sae!r}" if sae else ""
+        raise InputError(f"no {table}{of} in {study.folder}: run `{_STAGES[table]}` first")
+    return found.replace_schema_metadata(None)
+
+
+@dataclass(frozen=True)
+class FeatureResults:
+    """All that a study knows of one feature.
+
+    Attributes:
+        rows: its rows of the features table, one per concept.
+        explanations: its rows of the explanations table.
+        contexts: its contexts.
+    """
+
+    rows: list[dict[str, Any]]
+    explanations: list[dict[str, Any]]
+    contexts: list[Context]
+
+
+def load_feature(study: Study, feature: int, sae: str | None = None) -> FeatureResults:
+    """All that a study knows of one feature.
+
+    Args:
+        study: the study.
+        feature: its index.
+        sae: name of the SAE; None where only one SAE has contexts, or explanations.
+
+    Raises:
+        InputError: no such feature was chosen, or several SAEs could be meant.
+    """
+    names = [sae] if sae else _explored(study)
+    if len(names) > 1:
+        raise InputError(f"several SAEs have contexts: {', '.join(names)}; name one with --sae")
+    features = load_results(study, "features", names[0] if names else None)
+    rows = features.filter(pc.equal(features["feature"], feature)).to_pylist()
+    if not rows:
+        known = sorted(set(features["feature"].to_pylist()))
+        shown = ", ".join(map(str, known[:10]))
+        raise InputError(
+            f"feature {feature} was not chosen in {names[0] if names else 'any SAE'}; "
+            f"chosen ones: {shown}{' ...' if len(known) > 10 else ''}"
+        )
+    owners = sorted({row["sae"] for row in rows})
+    if len(owners) > 1:
+        raise InputError(
+            f"feature {feature} was chosen in several SAEs: {', '.join(owners)}; "
+            "name one with --sae"
+        )
+    name = owners[0]
+    path = study.explanations(name)
+    explanations = read_table(path, EXPLANATIONS).to_pylist() if path.exists() else []
+    return FeatureResults(
+        rows,
+        [row for row in explanations if row["feature"] == feature],
+        read_contexts(study.contexts(name), [feature]).get(feature, []),
+    )
+
+
+def _explored(study: Study) -> list[str]:
+    """SAEs that have contexts."""
+    return sorted({path.parent.name for path in study.folder.glob("contexts/*/part-*.parquet")})
+
+
+def _paths(study: Study, table: ResultTable) -> list[Path]:
+    if table == "rankings":
+        return [study.rankings] if study.rankings.exists() else []
+    pattern = "*/part-*.parquet" if table == "contexts" else "*.parquet"
+    return sorted((study.folder / table).glob(pattern))

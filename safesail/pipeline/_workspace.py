@@ -1,0 +1,202 @@
+"""What the stages of one command share: the loaded model, concepts, corpus, and settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from pydantic import BaseModel
+
+from safesail.builtin import PREFIX, builtin_path
+from safesail.concepts import ConceptSet, load_concepts
+from safesail.corpus import Corpus, Document
+from safesail.errors import CandidateError
+from safesail.study import CorpusSource, Study, require_same
+from safesail.tables import TableSchema, read_configuration, read_table
+
+if TYPE_CHECKING:
+    from safesail.language_model import LanguageModel, TokenizedText
+    from safesail.sparse_autoencoder import Candidate, SparseAutoencoder
+
+# Templates whose change makes judged explanations others than before.
+_PROMPTS = ("explain", "simulate", "repair")
+
+Progress = Callable[[Iterable, str], Iterable]
+
+
+def no_progress(items: Iterable, label: str) -> Iterable:
+    """Show nothing."""
+    return items
+
+
+class Workspace:
+    """A study with what its stages load, once."""
+
+    def __init__(self, study: Study, overwrite: bool, progress: Progress) -> None:
+        """Nothing is loaded yet.
+
+        Args:
+            study: the study.
+            overwrite: discard results of other settings instead of refusing to go on.
+            progress: wraps an iterable with a label.
+        """
+        self.study = study
+        self.settings = study.configuration
+        self.overwrite = overwrite
+        self.progress = progress
+
+    @cached_property
+    def concepts(self) -> ConceptSet:
+        """The study's concepts."""
+        return load_concepts(self.settings.concepts.files, self.study.folder)
+
+    @cached_property
+    def model(self) -> LanguageModel:
+        """The language model, loaded."""
+        from safesail.language_model import LanguageModel
+
+        device = self.settings.model.device
+        return LanguageModel.load(self._model_name, folder=self.study.folder, device=device)
+
+    @cached_property
+    def _model_fingerprint(self) -> str:
+        """Identifies the model's files; loads the model only where it must be fetched first."""
+        from safesail.language_model import fingerprint_model
+
+        known = fingerprint_model(self._model_name, folder=self.study.folder)
+        return known or self.model.fingerprint
+
+    @property
+    def _model_name(self) -> str:
+        name = self.settings.model.name
+        if name.startswith(PREFIX):
+            return str(builtin_path(name.removeprefix(PREFIX), "model"))
+        return name
+
+    @cached_property
+    def candidates(self) -> list[Candidate]:
+        """The study's candidates."""
+        from safesail.sparse_autoencoder import find_candidates
+
+        return find_candidates(self.settings.candidates.saes, self.study.folder)
+
+    def load_sae(self, name: str) -> SparseAutoencoder:
+        """Load a candidate by name.
+
+        Raises:
+            CandidateError: no such candidate, or it cannot be loaded or does not fit.
+        """
+        from safesail.sparse_autoencoder import SparseAutoencoder
+
+        for candidate in self.candidates:
+            if candidate.name == name:
+                sae = SparseAutoencoder.load(candidate, device=self.model.device)
+                sae.check_fits(self.model)
+                return sae
+        names = ", ".join(candidate.name for candidate in self.candidates)
+        raise CandidateError(f"no candidate {name!r} in this study; there are {names}")
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        """The study's corpus."""
+        extra: list[Document] = []
+        if self.settings.corpus.concept_texts:
+            texts = dict.fromkeys(
+                text for pair in self.concepts.pairs for text in (pair.positive, pair.negative)
+            )
+            extra = [Document(f"concept-text:{n}", text) for n, text in enumerate(texts, start=1)]
+        sources = [_with_builtin(source) for source in self.settings.corpus.sources]
+        return Corpus(sources, self.study.folder, extra)
+
+    def sample_of(self, texts: Iterable[TokenizedText]) -> list[TokenizedText]:
+        """The part of the tokenised corpus that the ranking's sample is made of."""
+        sample, seen = [], 0
+        for text in texts:
+            sample.append(text)
+            seen += len(text.token_ids)
+            if seen >= self.settings.ranking.sample_tokens:
+                break
+        return sample
+
+    def ranking_settings(self) -> dict[str, Any]:
+        """Settings that a ranking depends on."""
+        return {
+            **self._shared_settings(),
+            "concepts": self.concepts.fingerprint(),
+            **_flat("ranking", self.settings.ranking),
+        }
+
+    def contexts_settings(self, sae: str) -> dict[str, Any]:
+        """Settings that an SAE's contexts depend on."""
+        fingerprint = next((c.fingerprint() for c in self.candidates if c.name == sae), None)
+        return {
+            **self._shared_settings(),
+            "sae": fingerprint,
+            "corpus.max_tokens": self.settings.corpus.max_tokens,
+            "ranking.sample_tokens": self.settings.ranking.sample_tokens,
+            **_flat("collection", self.settings.collection),
+        }
+
+    def explanations_settings(self, sae: str) -> dict[str, Any]:
+        """Settings that an SAE's explanations depend on."""
+        from safesail.judging import prompt_version
+
+        return {
+            **self.ranking_settings(),
+            **self.contexts_settings(sae),
+            **{f"prompts/{task}": prompt_version(task) for task in _PROMPTS},
+        }
+
+    def _shared_settings(self) -> dict[str, Any]:
+        return {
+            "model.name": self.settings.model.name,
+            "model": self._model_fingerprint,
+            "corpus": self.corpus.fingerprint(),
+        }
+
+    def still_valid(self, path: Path, settings: dict[str, Any]) -> bool:
+        """Whether a result may be kept; False where it must be made anew.
+
+        Raises:
+            StudyConflictError: other settings made it, and overwriting was not asked for.
+        """
+        stored = read_configuration(path)
+        if stored is None:
+            return False
+        if self.overwrite and stored != settings:
+            return False
+        require_same(stored, settings, path)
+        return True
+
+    def rows_to_keep(
+        self, path: Path, schema: TableSchema, settings: dict[str, Any]
+    ) -> list[dict[str, Any]]:
+        """Rows of a table that the present settings made; none where it must be made anew.
+
+        Raises:
+            StudyConflictError: as in `still_valid`.
+        """
+        if not self.still_valid(path, settings):
+            return []
+        rows: list[dict[str, Any]] = read_table(path, schema).to_pylist()
+        return rows
+
+
+def rows_of(path: Path, schema: TableSchema) -> list[dict[str, Any]]:
+    """All rows of a table; none where it does not exist."""
+    table: pa.Table | None = read_table(path, schema) if path.exists() else None
+    return table.to_pylist() if table else []
+
+
+def _flat(section: str, settings: BaseModel) -> dict[str, Any]:
+    return {f"{section}.{key}": value for key, value in settings.model_dump().items()}
+
+
+def _with_builtin(source: CorpusSource) -> CorpusSource:
+    if source.path is None or not source.path.startswith(PREFIX):
+        return source
+    path = builtin_path(source.path.removeprefix(PREFIX), "corpus.parquet")
+    return source.model_copy(update={"path": str(path)})
