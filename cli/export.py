@@ -1,0 +1,61 @@
+"""`safesail export`: the tables in formats that people use elsewhere."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ._options import DebugOption, SaeOption, StudyOption
+from ._output import note
+
+
+class Format(StrEnum):
+    """File formats."""
+
+    PARQUET = "parquet"
+    CSV = "csv"
+    JSONL = "jsonl"
+    MARKDOWN = "markdown"
+
+
+class Table(StrEnum):
+    """Result tables."""
+
+    EXPLANATIONS = "explanations"
+    FEATURES = "features"
+    CONTEXTS = "contexts"
+    RANKINGS = "rankings"
+
+
+def export(
+    format: Annotated[Format, typer.Option("--format", "-f", help="File format.")] = Format.PARQUET,
+    table: Annotated[Table, typer.Option("--table", help="Which result.")] = Table.EXPLANATIONS,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File; by default in exports/.")
+    ] = None,
+    sae: SaeOption = None,
+    study: StudyOption = Path(),
+    debug: DebugOption = False,
+) -> None:
+    """Write a result table as Parquet, CSV, JSONL or Markdown.
+
+    Without --sae the table holds the rows of every SAE that has some.
+
+    Examples:
+
+      safesail export --format csv
+      safesail export --format markdown --sae layer2-resid-topk16 --output features.md
+    """
+    from safesail.pipeline import load_results
+    from safesail.study import Study
+    from safesail.tables import export_table
+
+    opened = Study.open(study)
+    ending = {"markdown": "md"}.get(format.value, format.value)
+    path = output or opened.folder / "exports" / f"{table.value}.{ending}"
+    results = load_results(opened, table.value, sae)
+    export_table(results, path, format.value)
+    note(f"written: {path} ({results.num_rows:,} rows)")
