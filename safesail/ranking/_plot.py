@@ -32,7 +32,7 @@ def plot_ranking(rows: Sequence[dict[str, Any]], concepts: Sequence[str]) -> byt
     hook_points = sorted({row["hook_point"] for row in ranked})
     across = min(4, len(concepts))
     down = -(-len(concepts) // across)
-    figure = Figure(figsize=(4.2 * across, 3.2 * down + 0.8), layout="constrained")
+    figure = Figure(figsize=(3.9 * across, 3.1 * down + 1.1), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(down, across, squeeze=False)
     for panel, concept in zip(panels.flat, concepts, strict=False):
@@ -41,8 +41,8 @@ def plot_ranking(rows: Sequence[dict[str, Any]], concepts: Sequence[str]) -> byt
     for panel in panels.flat[len(concepts) :]:
         panel.set_axis_off()
     handles, labels = panels.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
-    figure.supxlabel("L0: mean active features per token (log scale)", fontsize=10)
+    figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False, fontsize=9)
+    figure.supxlabel("L0: mean active features per content token (log scale)", fontsize=10)
     figure.supylabel("separation: cross-fitted average precision, 95 % interval", fontsize=10)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130)
@@ -76,17 +76,33 @@ def _draw(panel: Axes, rows: Sequence[dict[str, Any]], hook_points: Sequence[str
     if chance:
         panel.axhline(chance[0], color="0.6", linewidth=1, linestyle=":", label="chance")
     second = panel.twinx()
-    by_l0 = sorted(rows, key=lambda row: row["l0"])
     second.plot(
-        [row["l0"] for row in by_l0],
-        [row["i_cdf"] for row in by_l0],
-        color="0.75",
-        linewidth=1,
-        zorder=0,
+        [row["l0"] for row in rows],
+        [row["i_cdf"] for row in rows],
+        linestyle="none",
+        marker="x",
+        markersize=4,
+        color="0.65",
     )
+    # Grey stays behind what matters.
+    panel.set_zorder(second.get_zorder() + 1)
+    panel.patch.set_visible(False)
     second.set_ylim(bottom=0)
-    second.tick_params(labelsize=7, colors="0.6")
-    second.set_ylabel("I_CDF (grey line)", fontsize=7, color="0.6")
-    panel.set_xscale("log")
+    second.tick_params(labelsize=7, colors="0.55")
+    second.set_ylabel("I_CDF (grey crosses)", fontsize=7, color="0.55")
+    _scale(panel, [row["l0"] for row in rows])
     panel.set_ylim(0, 1.02)
     panel.tick_params(labelsize=8)
+
+
+def _scale(panel: Axes, l0: Sequence[float]) -> None:
+    """A logarithmic axis with a tick at each power of two that lies among the values."""
+    from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
+
+    panel.set_xscale("log")
+    if l0:
+        first, last = np.floor(np.log2(min(l0))), np.ceil(np.log2(max(l0)))
+        step = max(1, int(last - first) // 6)
+        panel.xaxis.set_major_locator(FixedLocator(list(2.0 ** np.arange(first, last + 1, step))))
+    panel.xaxis.set_minor_locator(NullLocator())
+    panel.xaxis.set_major_formatter(ScalarFormatter())
