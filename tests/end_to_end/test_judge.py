@@ -53,7 +53,7 @@ def test_a_dry_run_sends_nothing(study: Path, safesail) -> None:
 
 
 def test_no_key_and_no_server_are_one_clear_line(study: Path, safesail) -> None:
-    asked = ["explain", "--study", str(study), "--limit", "2", "--judge-model", "m"]
+    asked = ["explain", "--study", str(study), "--limit", "5", "--judge-model", "m"]
     done = safesail(*asked, exit_code=1, OPENAI_API_KEY="")
     assert done.stderr.count("\n") == 1
     assert "OPENAI_API_KEY" in done.stderr
