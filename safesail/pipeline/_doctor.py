@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import islice
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from safesail.builtin import PREFIX
 from safesail.errors import SafesailError
 from safesail.pipeline._workspace import Workspace, no_progress
 from safesail.study import Study
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import ModelInfo
 
 _LIBRARIES = ("torch", "transformers", "transformer-lens", "sae-lens", "openai")
 _GIGABYTE = 1e9
@@ -101,41 +104,61 @@ def _model(workspace: Workspace) -> Iterator[Check]:
 
 def _hub_model(name: str) -> Check | None:
     """What the hub says of a model that is not downloaded; None where it is on this machine."""
-    from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+    from huggingface_hub import try_to_load_from_cache
 
     if name.count("/") > 1 or name.startswith((".", "/", "~")):
         return None  # a folder that is missing: loading it says so
     if isinstance(try_to_load_from_cache(name, "config.json"), str):
         return None
-    try:
-        information = HfApi().model_info(name, files_metadata=True, timeout=20)
-    except GatedRepoError:
-        finding = f"{name} is gated: accept its licence on the hub, then `hf auth login`"
-        return Check("model", "failed", finding)
-    except RepositoryNotFoundError:
-        finding = f"{name} is neither a folder here nor a model on the hub"
-        return Check("model", "failed", finding)
-    except (HfHubHTTPError, OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return Check("model", "failed", f"{name}: the hub cannot be reached: {reason}")
+    information = _ask_hub(name, "model")
+    if isinstance(information, Check):
+        return information
     files = information.siblings or []
     size = sum(file.size or 0 for file in files if file.rfilename.endswith(".safetensors"))
+    needs = f"{size / _GIGABYTE:.1f} GB to download"
+    if information.safetensors is not None:
+        # Everything runs in float32: four bytes a parameter.
+        needs += f", {4 * information.safetensors.total / _GIGABYTE:.1f} GB of memory"
     if information.gated:
-        finding = (
-            f"{name} is gated ({information.gated}): accept its licence on the hub, then "
-            f"`hf auth login`; {size / _GIGABYTE:.1f} GB to download"
-        )
+        finding = f"{name} is gated: accept its licence on the hub, then `hf auth login`; {needs}"
         return Check("model", "warning", finding)
-    return Check("model", "warning", f"{name}: not here yet, {size / _GIGABYTE:.1f} GB to download")
+    return Check("model", "warning", f"{name}: not here yet, {needs}")
+
+
+def _ask_hub(name: str, subject: str) -> ModelInfo | Check:
+    """What the hub says of a repository, or why it says nothing."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+
+    try:
+        return HfApi().model_info(name, files_metadata=True, timeout=20)
+    except GatedRepoError:
+        finding = f"{name} is gated: accept its licence on the hub, then `hf auth login`"
+    except RepositoryNotFoundError:
+        finding = f"the hub has no {name}, and there is no such folder here"
+    except (HfHubHTTPError, OSError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        finding = f"{name}: the hub cannot be reached: {reason}"
+    return Check(subject, "failed", finding)
 
 
 def _candidates(workspace: Workspace, *, model_loads: bool) -> Iterator[Check]:
+    from safesail.sparse_autoencoder import directory
+
     candidates = workspace.candidates
     local = [candidate for candidate in candidates if candidate.folder is not None]
-    published = len(candidates) - len(local)
-    if published:
-        yield Check("candidates", "ok", f"{published} published SAEs, fetched when ranked")
+    published = [candidate for candidate in candidates if candidate.folder is None]
+    repositories = {
+        entry.repository: None
+        for entry in directory()
+        if entry.release in {candidate.release for candidate in published}
+    }
+    answers = [_ask_hub(repository, "candidates") for repository in repositories]
+    yield from (answer for answer in answers if isinstance(answer, Check))
+    if published and not any(isinstance(answer, Check) for answer in answers):
+        yield Check("candidates", "ok", f"{len(published)} published SAEs, fetched when ranked")
+    if not local:
+        return
     if not model_loads or "model" not in workspace.__dict__:
         yield Check("candidates", "warning", f"{len(local)} local SAEs, not tried without a model")
         return
