@@ -128,7 +128,8 @@ def _propose(model: str, remarks: list[str]) -> list[str]:
     per_layer = {entry.layer: entry for entry in reversed(releases[release])}
     layers = sorted(per_layer)
     step = max(1, -(-len(layers) // _PROPOSED))
-    chosen = [per_layer[layer] for layer in layers[step // 2 :: step]]
+    # The first layer knows little but the token itself: it is left out where there are others.
+    chosen = [per_layer[layer] for layer in layers[step::step] or layers]
     remarks.append(
         f"proposed {len(chosen)} of {len(entries)} published SAEs "
         f"({len(releases)} releases): see `safesail list-saes --model {model}`"
