@@ -33,8 +33,8 @@ def collect(
 ) -> None:
     """Collect statistics and contexts of the chosen features (ranks first if needed).
 
+    \b
     Examples:
-
       safesail collect --layer 12
       safesail collect --concept fraud --limit 50
     """

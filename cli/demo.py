@@ -21,8 +21,8 @@ def demo(
 
     Needs no network, key or GPU. Run again, it goes on where it was.
 
+    \b
     Example:
-
       safesail demo
     """
     from safesail.pipeline import explain, load_results, rank, start_study

@@ -18,8 +18,8 @@ def doctor(
     Exit code 1 if a check fails. A model that is not downloaded yet is not downloaded: its hub
     entry is asked for. The judge is asked for its list of models, which costs nothing.
 
+    \b
     Example:
-
       safesail doctor --study my-study
     """
     from safesail.pipeline import check_setup

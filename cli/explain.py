@@ -52,16 +52,21 @@ def explain(
     Without a judge model the lexical baseline explains (word statistics, no language model asked).
     The judge's key is read from the environment (OPENAI_API_KEY, or judge.key_variable).
 
+    \b
     Examples:
-
       safesail explain --layer 12
       safesail explain --concept fraud --limit 50 --judge-model gpt-5-mini --dry-run
       safesail explain --judge-url http://localhost:8000/v1 --judge-model qwen3
     """
+    from safesail.errors import JudgeError
     from safesail.pipeline import explain as run
     from safesail.study import Study
 
     opened = Study.open(study).with_judge(url=judge_url, model=judge_model)
+    if judge_url is not None and opened.configuration.judge.model is None:
+        raise typer.BadParameter(
+            "name the model there with --judge-model", param_hint="--judge-url"
+        )
     chosen = selection(sae=sae, layer=layer, concepts=concept, limit=limit)
     found = run(opened, chosen, dry_run=dry_run, overwrite=overwrite, progress=progress)
     if found.estimate is not None:
@@ -80,6 +85,10 @@ def explain(
         return
     print_explanations(found)
     note(f"written: {opened.explanations(found.sae)} and {opened.folder / 'summary.md'}")
+    if found.rows and all(row["status"] == "failed" for row in found.rows):
+        raise JudgeError(
+            f"the judge answered nothing: {found.rows[0]['error']}; run again to ask again"
+        )
     note("next: safesail show FEATURE, safesail export --format csv")
 
 

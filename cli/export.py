@@ -44,18 +44,20 @@ def export(
 
     Without --sae the table holds the rows of every SAE that has some.
 
+    \b
     Examples:
-
       safesail export --format csv
       safesail export --format markdown --sae layer2-resid-topk16 --output features.md
     """
     from safesail.pipeline import load_results
-    from safesail.study import Study
+    from safesail.study import CONFIGURATION_FILE, Study
     from safesail.tables import export_table
 
     opened = Study.open(study)
     ending = {"markdown": "md"}.get(format.value, format.value)
     path = output or opened.folder / "exports" / f"{table.value}.{ending}"
+    if path.resolve() in (opened.folder / CONFIGURATION_FILE, opened.rankings, opened.judge_cache):
+        raise typer.BadParameter(f"{path} is a file of the study", param_hint="--output")
     results = load_results(opened, table.value, sae)
     export_table(results, path, format.value)
     note(f"written: {path} ({results.num_rows:,} rows)")

@@ -41,8 +41,8 @@ def init(
     For a model on the hub, candidates come from SAELens' directory and the corpus is a small
     general one, mixed with the concepts' own texts. Paths are written relative to the study.
 
+    \b
     Examples:
-
       safesail init my-study --model google/gemma-2-2b
       safesail init my-study --model ./my-model --sae './saes/*' --corpus texts.jsonl
     """

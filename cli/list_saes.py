@@ -22,8 +22,8 @@ def list_saes(
 ) -> None:
     """List the SAEs in SAELens' directory, without network.
 
+    \b
     Examples:
-
       safesail list-saes --model gemma-2-2b
       safesail list-saes --release gemma-scope-2b-pt-res-canonical
     """

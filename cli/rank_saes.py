@@ -32,8 +32,8 @@ def rank_saes(
 ) -> None:
     """Rank the candidates by how finely they separate your concepts, before any explanation.
 
+    \b
     Examples:
-
       safesail rank-saes
       safesail rank-saes --layer 12 --concept fraud
     """
@@ -90,7 +90,7 @@ def print_ranking(
                 str(line.called_features),
                 str(line.tied),
             )
-            for line in ranking.concept_lines()
+            for line in ranking.concept_lines(layer)
             if (line.concept in concepts if concepts else "/" not in line.concept)
         ],
         numbers=(1, 4, 5, 6),

@@ -31,8 +31,8 @@ def show(
 ) -> None:
     """Show one feature: explanation, score, histogram, contexts with highlighted tokens.
 
+    \b
     Examples:
-
       safesail show 123
       safesail show 123 --sae layer2-resid-topk16
     """

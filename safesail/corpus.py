@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 from safesail.errors import InputError
 from safesail.fingerprint import fingerprint_files
 from safesail.study import CorpusSource
+from safesail.unicode import is_unicode
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,9 @@ class Document:
 
 class Corpus:
     """Documents of several sources, read in turn: one from each, until all are read.
+
+    A text that stands in the corpus more than once is read once, so that no explanation is scored
+    on a copy of a document it was written from.
 
     Iterating again reads the sources again from their start, so that passes see the same order.
 
@@ -54,16 +59,16 @@ class Corpus:
         ]
         if self.extra:
             streams.append(iter(self.extra))
-        empty = True
+        seen: set[int] = set()
         while streams:
             for stream in list(streams):
                 document = next(stream, None)
                 if document is None:
                     streams.remove(stream)
-                else:
-                    empty = False
+                elif (digest := _digest(document.text)) not in seen:
+                    seen.add(digest)
                     yield document
-        if empty:
+        if not seen:
             names = ", ".join(source.path or f"hub {source.hub}" for source in self.sources)
             raise InputError(f"the corpus is empty: no text in {names}")
 
@@ -81,8 +86,13 @@ class Corpus:
                 path = _existing(source.path, self.folder)
                 parts.append(f"{path.name}:{source.text_column}:{fingerprint_files([path])}")
         if self.extra:
-            parts.append(f"{len(self.extra)} concept texts")
+            texts = sorted(document.text for document in self.extra)
+            parts.append(f"{len(texts)} concept texts:{_digest(chr(0).join(texts)):016x}")
         return ", ".join(parts)
+
+
+def _digest(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
 def _existing(reference: str, folder: Path) -> Path:
@@ -124,7 +134,7 @@ def _read_source(source: CorpusSource, folder: Path, name: str) -> Iterator[Docu
                 f"{name}, row {number}: no column {source.text_column!r}; "
                 f"there are {', '.join(map(str, row))}: set text_column"
             )
-        if text is not None and not isinstance(text, str):
+        if text is not None and (not isinstance(text, str) or not is_unicode(text)):
             raise InputError(f"{name}, row {number}: {source.text_column!r} is not text")
         if text and text.strip():
             yield Document(f"{name}:{number}", text)
@@ -147,8 +157,8 @@ def _jsonl_rows(path: Path, column: str) -> Iterator[dict[str, Any]]:
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}, line {number}: not JSON ({error.msg})") from error
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise InputError(f"{path}, line {number}: not JSON ({error})") from error
         if not isinstance(row, dict):
             raise InputError(f"{path}, line {number}: expected an object with {column!r}")
         yield row

@@ -18,6 +18,7 @@ FLOORS = {
     "errors": 0,
     "builtin": 1,
     "fingerprint": 1,
+    "unicode": 0,
     "study": 1,
     "tables": 1,
     "concepts": 2,

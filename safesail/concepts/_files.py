@@ -14,6 +14,7 @@ from typing import Any
 
 from safesail.concepts._concepts import ConceptSet, ContrastPair
 from safesail.errors import InputError
+from safesail.unicode import is_unicode
 
 _NAME = re.compile(r"[\w-]+(/[\w-]+)*")
 
@@ -79,8 +80,8 @@ def _jsonl_rows(text: str, where: str) -> Iterator[tuple[str, Any]]:
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{where}, line {number}: not JSON ({error.msg})") from error
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise InputError(f"{where}, line {number}: not JSON ({error})") from error
         yield f"{where}, line {number}", row
 
 
@@ -129,4 +130,8 @@ def _pair(row: Any, where: str) -> ContrastPair:
 
 
 def _absent(row: dict[str, Any], keys: Iterable[str]) -> list[str]:
-    return [k for k in keys if not isinstance(row.get(k), str) or not row[k].strip()]
+    return [
+        key
+        for key in keys
+        if not isinstance(row.get(key), str) or not row[key].strip() or not is_unicode(row[key])
+    ]

@@ -77,8 +77,12 @@ class Windows:
 
 
 def split_of(document: str) -> str:
-    """`explain` or `score`: all of a document's windows serve one purpose only."""
-    return SPLITS[_hash(f"split\0{document}") % 2]
+    """`explain` or `score`: all of a document's windows serve one purpose only.
+
+    What follows `~` in an id tells documents of one family apart, which share a split.
+    """
+    family = document.partition("~")[0] if document.startswith("concept-pair:") else document
+    return SPLITS[_hash(f"split\0{family}") % 2]
 
 
 def _hash(text: str) -> int:

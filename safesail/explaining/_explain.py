@@ -147,7 +147,7 @@ async def _judged_row(
     evidence: FeatureEvidence, concepts: list[str], judge: Judge, language: str, seed: int
 ) -> Row:
     row = _new_row(evidence, language, explainer="judge")
-    row["judge_model"] = judge.model
+    row["judge_model"], row["judge_url"] = judge.model, judge.url
     if _ends_early(row, evidence):
         return row
     question = explain_question(evidence, concepts=concepts, language=language, seed=seed)

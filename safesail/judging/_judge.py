@@ -231,11 +231,13 @@ def _canonical(value: Any) -> str:
 
 
 def _checked_url(url: str, key_variable: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise JudgeError(
-            f"the judge's URL must look like http://localhost:8000/v1, found {parts.geturl()!r}"
-        )
+    try:
+        parts = urlsplit(url)
+        sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port out of range, a bracket that does not close
+        sound = False
+    if not sound:
+        raise JudgeError(f"the judge's URL must look like http://localhost:8000/v1, found {url!r}")
     if parts.username is not None or parts.password is not None:
         raise JudgeError(
             f"the judge's URL must hold no name or password: put the key into {key_variable}"
@@ -245,6 +247,8 @@ def _checked_url(url: str, key_variable: str) -> str:
 
 def _key(url: str, key_variable: str) -> str:
     key = os.environ.get(key_variable, "").strip()
+    if key and not key.isascii():
+        raise JudgeError(f"the key in {key_variable} holds letters that no key has: set it anew")
     if key:
         return key
     if _is_loopback(urlsplit(url).hostname or ""):

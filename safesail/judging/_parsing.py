@@ -52,14 +52,19 @@ def parse_completion(body: str) -> Completion | None:
         message = choice["message"]
         usage = document.get("usage") or {}
         return Completion(
-            content=str(message.get("content") or ""),
-            refusal=message.get("refusal") or None,
+            content=_sendable(str(message.get("content") or "")),
+            refusal=_sendable(str(message.get("refusal") or "")) or None,
             finish_reason=choice.get("finish_reason"),
             prompt_tokens=int(usage.get("prompt_tokens") or 0),
             completion_tokens=int(usage.get("completion_tokens") or 0),
         )
     except (ValueError, TypeError, KeyError, IndexError, AttributeError):
         return None
+
+
+def _sendable(text: str) -> str:
+    """Text without halves of surrogate pairs, which JSON can hold and no request can."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def read_completion(completion: Completion, question: Question) -> Reading:

@@ -91,6 +91,8 @@ def collect_in(workspace: Workspace, selection: Selection) -> Collection:
         raise CandidateError(
             f"no feature was chosen for SAE {name!r}; ranked: {', '.join(ranking.order())}"
         )
+    if selection.layer not in (None, rows[0]["layer"]):
+        raise CandidateError(f"SAE {name!r} is at layer {rows[0]['layer']}, not {selection.layer}")
     settings = workspace.contexts_settings(name)
     folder = workspace.study.contexts(name)
     shards = sorted(folder.glob("part-*.parquet"))

@@ -128,7 +128,7 @@ def _hub_model(name: str) -> Check | None:
 def _ask_hub(name: str, subject: str) -> ModelInfo | Check:
     """What the hub says of a repository, or why it says nothing."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     try:
         return HfApi().model_info(name, files_metadata=True, timeout=20)
@@ -136,7 +136,7 @@ def _ask_hub(name: str, subject: str) -> ModelInfo | Check:
         finding = f"{name} is gated: accept its licence on the hub, then `hf auth login`"
     except RepositoryNotFoundError:
         finding = f"the hub has no {name}, and there is no such folder here"
-    except (HfHubHTTPError, OSError, RuntimeError) as error:
+    except Exception as error:  # huggingface_hub lets errors of its HTTP client through
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         finding = f"{name}: the hub cannot be reached: {reason}"
     return Check(subject, "failed", finding)

@@ -102,7 +102,7 @@ def explain(
                 progress(evidence, "explaining"),
                 concepts=names,
                 judge=judge,
-                language=identity[2],
+                language=identity[-1],
                 on_result=table.add,
             )
         finally:
@@ -132,17 +132,17 @@ class _GrowingTable:
         self._saved_at = time.monotonic()
 
 
-def _identity(row: dict[str, Any]) -> tuple[str, str | None, str]:
+def _identity(row: dict[str, Any]) -> tuple[str, str | None, str | None, str]:
     """What tells the rows of one feature apart."""
-    return row["explainer"], row["judge_model"], row["language"]
+    return row["explainer"], row["judge_url"], row["judge_model"], row["language"]
 
 
-def _configured_identity(study: Study) -> tuple[str, str | None, str]:
+def _configured_identity(study: Study) -> tuple[str, str | None, str | None, str]:
     """The identity of the rows that the study's settings ask for."""
     settings = study.configuration.judge
     if settings.model is None:
-        return "lexical", None, _LEXICAL_LANGUAGE
-    return "judge", settings.model, settings.language
+        return "lexical", None, None, _LEXICAL_LANGUAGE
+    return "judge", settings.url.rstrip("/"), settings.model, settings.language
 
 
 def _judge(workspace: Workspace) -> Judge | None:

@@ -59,6 +59,8 @@ def rank_in(workspace: Workspace, selection: Selection) -> Ranking:
         if fingerprints.get(row["sae"]) == row["source_fingerprint"]
         and not (row["sae"] in published and row["health"].startswith(REFUSED))
     ]
+    # Of a ranked candidate whose features are lost nothing could be collected.
+    rows = [r for r in rows if r["health"] != "ok" or study.features(r["sae"]).exists()]
     done = {row["sae"] for row in rows}
     waiting = [
         candidate

@@ -9,14 +9,15 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from safesail.errors import InputError
-from safesail.study import Study
+from safesail.errors import InputError, StudyConflictError
+from safesail.study import Study, require_same
 from safesail.tables import (
     CONTEXTS,
     EXPLANATIONS,
     FEATURES,
     RANKINGS,
     Context,
+    read_configuration,
     read_contexts,
     read_table,
 )
@@ -47,9 +48,16 @@ def load_results(study: Study, table: ResultTable, sae: str | None = None) -> pa
 
     Raises:
         InputError: there are no such results yet; the command that makes them is named.
+        StudyConflictError: SAEs' results were made by different settings, and none is named.
         StorageError: a file cannot be read.
     """
-    tables = [read_table(path, _SCHEMAS[table]) for path in _paths(study, table)]
+    paths = [
+        path
+        for path in _paths(study, table)
+        if table == "rankings" or sae in (None, _owner(path, table))
+    ]
+    _require_one_making(paths)
+    tables = [read_table(path, _SCHEMAS[table]) for path in paths]
     found = pa.concat_tables(tables) if tables else None
     if found is not None and sae is not None:
         found = found.filter(pc.equal(found["sae"], sae))
@@ -57,6 +65,24 @@ def load_results(study: Study, table: ResultTable, sae: str | None = None) -> pa
         of = f" of SAE {sae!r}" if sae else ""
         raise InputError(f"no {table}{of} in {study.folder}: run `{_STAGES[table]}` first")
     return found.replace_schema_metadata(None)
+
+
+def _owner(path: Path, table: ResultTable) -> str:
+    """The SAE that a file belongs to."""
+    return path.parent.name if table == "contexts" else path.stem
+
+
+def _require_one_making(paths: list[Path]) -> None:
+    """Refuse to lay results of different settings side by side."""
+    making: dict[str, Any] | None = None
+    for path in paths:
+        settings = {k: v for k, v in (read_configuration(path) or {}).items() if k != "sae"}
+        if making is not None:
+            try:
+                require_same(making, settings, path)
+            except StudyConflictError as error:
+                raise StudyConflictError(f"{error}; or name one SAE with --sae") from None
+        making = settings
 
 
 @dataclass(frozen=True)

@@ -104,10 +104,12 @@ class Workspace:
         """The study's corpus."""
         extra: list[Document] = []
         if self.settings.corpus.concept_texts:
-            texts = dict.fromkeys(
-                text for pair in self.concepts.pairs for text in (pair.positive, pair.negative)
-            )
-            extra = [Document(f"concept-text:{n}", text) for n, text in enumerate(texts, start=1)]
+            # The two of a pair are nearly one text: their ids keep them in one split.
+            extra = [
+                Document(f"concept-pair:{number}~{side}", text)
+                for number, pair in enumerate(self.concepts.pairs, start=1)
+                for side, text in (("positive", pair.positive), ("negative", pair.negative))
+            ]
         sources = [_with_builtin(source) for source in self.settings.corpus.sources]
         return Corpus(sources, self.study.folder, extra)
 

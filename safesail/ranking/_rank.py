@@ -64,7 +64,17 @@ class Ranking:
             for name in means:
                 ranks = [r["rank"] for r in self.rows if r["sae"] == name and r["concept"] in by]
                 means[name] = float(np.mean([rank or len(means) for rank in ranks]))
-        return sorted(means, key=lambda name: (means[name], name))
+        separation = {name: self._mean_separation(name, by) for name in means}
+        return sorted(means, key=lambda name: (means[name], -separation[name], name))
+
+    def _mean_separation(self, name: str, by: Sequence[str]) -> float:
+        values = [
+            row["separation_best"]
+            for row in self.rows
+            if row["sae"] == name and (row["concept"] in by if by else "/" not in row["concept"])
+        ]
+        finite = [value for value in values if value is not None and np.isfinite(value)]
+        return float(np.mean(finite)) if finite else 0.0
 
     def best(self, layer: int | None = None, by: Sequence[str] = ()) -> str:
         """The best candidate, of all or of one layer.
@@ -96,10 +106,11 @@ class Ranking:
                 lines.append(candidate_line(rows))
         return lines
 
-    def concept_lines(self) -> list[ConceptLine]:
-        """One line per concept that candidates could be ranked on."""
-        concepts = dict.fromkeys(row["concept"] for row in self.rows)
-        lines = [concept_line([r for r in self.rows if r["concept"] == c]) for c in concepts]
+    def concept_lines(self, layer: int | None = None) -> list[ConceptLine]:
+        """One line per concept that candidates, of one layer or of all, could be ranked on."""
+        rows = [row for row in self.rows if layer in (None, row["layer"])]
+        concepts = dict.fromkeys(row["concept"] for row in rows)
+        lines = [concept_line([r for r in rows if r["concept"] == c]) for c in concepts]
         return [line for line in lines if line is not None]
 
     def refused(self) -> dict[str, str]:
@@ -197,7 +208,11 @@ def compare(rows: Sequence[dict[str, Any]], concepts: ConceptSet) -> None:
             # Equals share a place: which of them is best may not depend on their names.
             row["rank"] = 1 + int((values > row["separation_best"]).sum())
             lead = best - np.array(row["separation_resamples"])
-            row["tied_with_best"] = bool(np.nanquantile(lead, 0.025) <= 0)
+            # Without resamples (no feature distinguishes any pair) only equals are tied.
+            known = bool(np.isfinite(lead).all())
+            row["tied_with_best"] = (
+                bool(np.quantile(lead, 0.025) <= 0) if known else row["rank"] == 1
+            )
     for row in rows:
         if row["sae"] in healthy:
             ranks = [

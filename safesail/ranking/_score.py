@@ -151,13 +151,22 @@ class ConceptScore:
     """Chosen features, best first: feature, f, f_low, f_high, q_value, separation, specificity."""
     warnings: tuple[str, ...]
 
+    clusters: int
+    """Independent pairs: those that share a text count once."""
+
     def interval(self) -> tuple[float, float]:
-        """95 % percentile interval of separation_best over resampled clusters of pairs."""
-        finite = self.resampled[np.isfinite(self.resampled)]
-        if len(finite) < RESAMPLES // 2:
+        """95 % interval of separation_best; NaN where no feature distinguishes any pair.
+
+        The percentile interval over resampled clusters of pairs, joined with the Wilson interval
+        of a proportion of the same value over as many clusters: a sample without a mistake has
+        none in any resample, and would be taken for certainty.
+        """
+        if not np.isfinite(self.resampled).all():
             return float("nan"), float("nan")
-        low, high = np.quantile(finite, [0.025, 0.975])
-        return float(low), float(high)
+        low, high = np.quantile(self.resampled, [0.025, 0.975])
+        hits = np.array([self.separation_best * self.clusters])
+        _, least, most = share_of_pairs(hits, self.clusters)
+        return min(float(low), float(least[0])), max(float(high), float(most[0]))
 
 
 def score_candidate(
@@ -247,6 +256,7 @@ def _score(
         resampled=resampled,
         chosen=chosen,
         warnings=tuple(warnings),
+        clusters=len(np.unique(design.clusters[own])),
     )
 
 
@@ -280,7 +290,7 @@ def _separation(
             chance = float((positive & judge).sum() / judge.sum())
             best.append(chance)
             top10.append(chance)
-            resampled[judged] = chance
+            resampled[judged] = np.nan
             continue
         subset = sorted_scores.select(tried)
         order = np.argsort(-subset.average_precision(positive, fit), kind="stable")[:10]

@@ -56,6 +56,9 @@ def candidate_line(rows: Sequence[dict[str, Any]]) -> CandidateLine:
     """Sum up one candidate's rows of the rankings table, one per concept."""
     first = rows[0]
     resamples = np.array([row["separation_resamples"] for row in rows], dtype=float)
+    # A concept on which no feature distinguishes anything does not vary: it stays at chance.
+    value = np.array([[row["separation_best"]] for row in rows], dtype=float)
+    resamples = np.where(np.isfinite(resamples), resamples, value)
     usable = np.isfinite(resamples).all(axis=1)
     low, high = (
         np.quantile(resamples[usable].mean(axis=0), [0.025, 0.975])

@@ -82,7 +82,7 @@ def _csv_cell(value: Any) -> str:
         return ""
     if isinstance(value, list):
         return json.dumps(value, ensure_ascii=False)
-    text = str(value)
+    text = _without_controls(str(value))
     if isinstance(value, str) and text.startswith(_FORMULA_STARTS):
         return "'" + text
     return text
@@ -100,4 +100,10 @@ def _markdown_cell(value: Any) -> str:
 
 def markdown_text(text: str) -> str:
     """Text that a Markdown table shows as it is, on one line: no markup, links, images or HTML."""
-    return " ".join(_MARKUP.sub(r"\\\g<0>", text).replace("<", "&lt;").split())
+    visible = _without_controls(text)
+    return " ".join(_MARKUP.sub(r"\\\g<0>", visible).replace("<", "&lt;").split())
+
+
+def _without_controls(text: str) -> str:
+    """Text without characters that steer a terminal; white space stays."""
+    return "".join(c for c in text if c.isprintable() or c.isspace())

@@ -168,7 +168,7 @@ CONTEXTS = TableSchema(
 EXPLANATIONS = TableSchema(
     "explanations",
     1,
-    "one row per feature, explainer and language",
+    "one row per feature, explainer, judge and language",
     (
         _SAE,
         _LAYER,
@@ -179,6 +179,7 @@ EXPLANATIONS = TableSchema(
         Column("explanation", _STRING, "what the feature responds to"),
         Column("explainer", _STRING, "`lexical` (no language model asked) or `judge`"),
         Column("judge_model", _STRING, "model that explained and simulated; null for lexical"),
+        Column("judge_url", _STRING, "base URL it was asked at; null for lexical"),
         Column("prompt_version", _STRING, "versions of the prompts; null for lexical"),
         Column("confidence", _FLOAT, "the judge's own confidence, 0 to 1; null for lexical"),
         Column(
