@@ -97,7 +97,7 @@ def test_a_pass_that_stops_early_disturbs_no_other(tmp_path: Path) -> None:
 def test_ids_are_unique_where_names_repeat(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
-        make(tmp_path, f"{folder}/d.jsonl", TEXTS)
+        make(tmp_path, f"{folder}/d.jsonl", [f"{text} {folder}" for text in TEXTS])
     ids = [document.id for document in corpus(tmp_path, "a/d.jsonl", "b/d.jsonl")]
     assert len(set(ids)) == len(ids) == 2 * len(TEXTS)
     # Where a name stands alone its ids depend neither on its folder nor on its neighbours.
@@ -111,6 +111,8 @@ FAULTS = [
     ("d.jsonl", '{"text": "a"}\n\n3\n', r"d\.jsonl, line 3: expected an object with 'text'"),
     ("d.jsonl", '{"text": "a"}\n{"body": "b"}\n', r"d\.jsonl, row 2: no column 'text'; there"),
     ("d.jsonl", '{"text": "a"}\n{"text": 5}\n', r"d\.jsonl, row 2: 'text' is not text"),
+    ("d.jsonl", '{"text": "\\ud800 x"}\n', r"d\.jsonl, row 1: 'text' is not text"),
+    ("d.jsonl", "[" * 200_000, r"d\.jsonl, line 1: not JSON"),
     ("d.csv", "id,body\n1,x\n", r"d\.csv, row 1: no column 'text'; there are id, body: set text_c"),
     ("d.csv", 'text\n"a\nb\n', r"d\.csv, line 2: not CSV"),
     ("d.csv", "text\ra\rb\r", r"d\.csv, line \d: not CSV"),
@@ -134,11 +136,19 @@ def test_each_fault_is_named(tmp_path: Path, name: str, content: str | bytes, me
 
 @pytest.mark.parametrize("count", [0, 2])
 def test_a_missing_column_of_parquet_is_named(tmp_path: Path, count: int) -> None:
-    pq.write_table(pa.table({"body": pa.array(["x"] * count, pa.string())}), tmp_path / "d.parquet")
+    pq.write_table(
+        pa.table({"body": pa.array(["x", "y"][:count], pa.string())}), tmp_path / "d.parquet"
+    )
     with pytest.raises(InputError, match=r"no column 'text'; there are body: set text_column"):
         texts_of(corpus(tmp_path, "d.parquet"))
     if count:
-        assert texts_of(corpus(tmp_path, "d.parquet", column="body")) == ["x", "x"]
+        assert texts_of(corpus(tmp_path, "d.parquet", column="body")) == ["x", "y"]
+
+
+def test_a_repeated_text_is_read_once(tmp_path: Path) -> None:
+    make(tmp_path, "a.jsonl", ["one", "two", "one"])
+    make(tmp_path, "b.jsonl", ["two", "three"])
+    assert sorted(texts_of(corpus(tmp_path, "a.jsonl", "b.jsonl"))) == ["one", "three", "two"]
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

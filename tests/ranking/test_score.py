@@ -153,7 +153,9 @@ def test_a_detector_is_found_and_judged_on_the_other_half(
     _, scores = planted
     violence, drugs = scores["violence"], scores["drugs"]
     assert violence.separation_best == pytest.approx(1)
-    assert violence.interval() == pytest.approx((1, 1))
+    # No resample holds a mistake; as many hits of a proportion say how little that proves.
+    hits = binomtest(24, 24).proportion_ci(method="wilson")
+    assert violence.interval() == pytest.approx((hits.low, 1))
     assert violence.separation_top10 < 1
     # No feature tells drugs: as good as an uninformed choice, in every half and resample.
     assert drugs.separation_best == pytest.approx(12 / 72, abs=0.05)
