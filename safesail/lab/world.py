@@ -9,6 +9,8 @@ harmless objects and targets have neutral verbs.
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Collection, Iterator
 from random import Random
 from typing import NamedTuple
@@ -34,6 +36,8 @@ clause depends on the concept, which is a reason to represent it once the object
 """
 PAIR_WORDS = 3
 """Largest difference in words between a contrast pair's two texts."""
+PAIRS_PER_ACT = 32
+"""How many of a child's pairs may be drawn before an act (trigger and target) may come again."""
 
 
 def _with_modifier(phrase: str, words: list[str], random: Random, share: float = 0.2) -> str:
@@ -102,29 +106,33 @@ class World:
             yield join_pieces(f"{part}-{index:06d}", pieces, self.lexicon, random)
 
     def pairs(self, count: int, forbidden: Collection[str] = ()) -> Iterator[ContrastPair]:
-        """`count` contrast pairs for each child, none twice, no clause of theirs in `forbidden`.
+        """`count` contrast pairs for each child, no clause of theirs in `forbidden`.
 
-        In half of the pairs the twin keeps the trigger (a look-alike), in the others the target
+        An act comes once in up to `PAIRS_PER_ACT` pairs, twice in up to double as many, and so on;
+        no pair comes twice. In half of the pairs the twin keeps the trigger (a look-alike), in the others the target
         (a neutral verb). A quarter of the pairs have a second, following clause.
         """
         for name, child_name, child in self._children:
             random = Random(f"{self.seed}/pairs/{name}/{child_name}")
-            seen: set[tuple[str, str]] = set()
-            while len(seen) < count:
-                keep_trigger = len(seen) % 2 == 0
-                long = len(seen) % 4 == 3
+            acts: Counter[tuple[str, str]] = Counter()
+            written: set[str] = set()
+            while len(written) < count:
+                keep_trigger = len(written) % 2 == 0
+                long = len(written) % 4 == 3
                 trigger, target = random.choice(list(child.triggers)), random.choice(child.targets)
                 positive, negative = self._twins(
                     random, name, child, (trigger, target), keep_trigger, long
                 )
                 difference = len(" ".join(positive).split()) - len(" ".join(negative).split())
                 if (
-                    (trigger, target) in seen
+                    acts[trigger, target] >= math.ceil(count / PAIRS_PER_ACT)
                     or abs(difference) > PAIR_WORDS
+                    or positive[0] in written
                     or any(clause.lower() in forbidden for clause in positive + negative)
                 ):
                     continue
-                seen.add((trigger, target))
+                acts[trigger, target] += 1
+                written.add(positive[0])
                 link = random.choice(self.lexicon.links_same)
                 path = f"{name}/{child_name}"
                 yield ContrastPair(path, _sentences(positive, link), _sentences(negative, link))

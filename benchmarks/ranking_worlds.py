@@ -1,0 +1,195 @@
+"""The worlds of `benchmarks/ranking.py`: a planted world, a model, candidates, what is true.
+
+A world is made from its seed alone: text, language model, candidates. Each stands in a folder of
+its own and is built once; a build that was interrupted goes on at the candidate it had reached.
+The generator was frozen before any metric was tuned (docs/ranking.md).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from safesail.lab.activations import content_mask, read_hook_points, tokenize
+from safesail.lab.assets import read_heldout, read_pairs, write_documents, write_pairs
+from safesail.lab.autoencoders import AutoencoderRecipe, load_autoencoder, train_autoencoder
+from safesail.lab.documents import Document, bare_clauses
+from safesail.lab.language_model import (
+    LanguageModelRecipe,
+    encode_documents,
+    load_language_model,
+    save_language_model,
+    train_language_model,
+    train_tokenizer,
+)
+from safesail.lab.lexicon import load_lexicon
+from safesail.lab.truth import (
+    average_precision,
+    carries,
+    clause_concepts,
+    clause_of_token,
+    clause_scores,
+)
+from safesail.lab.world import World
+
+TRAIN_DOCUMENTS = 16_000
+CORPUS_DOCUMENTS = 5_000
+HELDOUT_DOCUMENTS = 900
+PAIRS_PER_CHILD = 54
+STEPS = 600
+
+GOOD = 0.7
+"""Average precision on held-out clauses from which a feature counts as specific to a concept."""
+DUPLICATE = 0.9
+"""Correlation of clause scores from which a feature counts as a copy of a better one."""
+
+RECIPES = (
+    *(AutoencoderRecipe(layer, "resid", "topk", k) for layer in (1, 2, 3) for k in (4, 8, 16, 32, 64)),
+    AutoencoderRecipe(0, "resid", "topk", 16),
+    AutoencoderRecipe(2, "mlp", "topk", 16),
+    AutoencoderRecipe(2, "resid", "batchtopk", 16),
+    AutoencoderRecipe(1, "resid", "standard", 4.0),
+    AutoencoderRecipe(2, "resid", "standard", 4.0),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is true of one candidate, on held-out labelled clauses.
+
+    Attributes:
+        specific: by concept, features with average precision of at least GOOD, copies once.
+        best: by concept, average precision of the best feature.
+    """
+
+    specific: dict[str, int]
+    best: dict[str, float]
+
+    @property
+    def total(self) -> int:
+        """The target: concept-specific features of all concepts."""
+        return sum(self.specific.values())
+
+
+def build(seed: int, folder: Path) -> Path:
+    """Make world `seed` in `folder/world-<seed>`, unless it is there; returns that folder."""
+    home = folder / f"world-{seed}"
+    home.mkdir(parents=True, exist_ok=True)
+    if not (home / "model" / "config.json").exists():
+        _write_text_and_model(seed, home)
+    hidden: dict[str, torch.Tensor] = {}
+    for recipe in RECIPES:
+        if (home / "truth" / f"{recipe.name}.json").exists():
+            continue
+        if not hidden:
+            hidden = _hidden(home)
+        _train_and_judge(recipe, home, hidden, seed)
+    return home
+
+
+def _write_text_and_model(seed: int, home: Path) -> None:
+    world = World(seed)
+    train = list(world.documents("train", TRAIN_DOCUMENTS))
+    known = bare_clauses(train, world.lexicon)
+    heldout = list(world.documents("heldout", HELDOUT_DOCUMENTS, known))
+    known |= bare_clauses(heldout, world.lexicon)
+    write_documents(train[:CORPUS_DOCUMENTS], home / "corpus.parquet", labels=False)
+    write_documents(heldout, home / "heldout.parquet", labels=True)
+    write_pairs(world.pairs(PAIRS_PER_CHILD, known), home / "pairs.jsonl")
+    recipe = LanguageModelRecipe()
+    tokenizer = train_tokenizer([document.text for document in train], recipe)
+    ids = encode_documents(tokenizer, [document.text for document in train], recipe.context)
+    model = train_language_model(ids, recipe, seed)
+    save_language_model(model, tokenizer, home / "model")
+
+
+def _corpus_texts(home: Path) -> list[str]:
+    import pyarrow.parquet as pq
+
+    return pq.read_table(home / "corpus.parquet")["text"].to_pylist()
+
+
+def _hidden(home: Path) -> dict[str, torch.Tensor]:
+    model, tokenizer = load_language_model(home / "model")
+    table = tokenize(tokenizer, _corpus_texts(home))
+    return read_hook_points(model, table, sorted({recipe.hook_point for recipe in RECIPES}))
+
+
+def _train_and_judge(
+    recipe: AutoencoderRecipe, home: Path, hidden: dict[str, torch.Tensor], seed: int
+) -> None:
+    activations = hidden[recipe.hook_point]
+    folder = home / "saes" / recipe.name
+    train_autoencoder(
+        recipe, activations[content_mask(activations)], folder, steps=STEPS, seed=seed
+    )
+    truth = judge(recipe, home)
+    (home / "truth").mkdir(exist_ok=True)
+    (home / "truth" / f"{recipe.name}.json").write_text(json.dumps(asdict(truth)), "utf-8")
+    print(f"{home.name}: {recipe.name}: {truth.total} specific features", file=sys.stderr)
+
+
+def judge(recipe: AutoencoderRecipe, home: Path) -> Truth:
+    """What is true of a trained candidate."""
+    documents: Sequence[Document] = read_heldout(home / "heldout.parquet")
+    model, tokenizer = load_language_model(home / "model")
+    table = tokenize(tokenizer, [document.text for document in documents])
+    hidden = read_hook_points(model, table, [recipe.hook_point])[recipe.hook_point]
+    concepts = clause_concepts(documents)
+    clause = clause_of_token(documents, table)
+    names = list(load_lexicon().concepts)
+    scores = clause_scores(
+        load_autoencoder(home / "saes" / recipe.name),
+        hidden,
+        clause,
+        len(concepts),
+        content_mask(hidden),
+    )
+    precision = average_precision(scores, carries(concepts, names))
+    return Truth(
+        specific={
+            n: distinct(scores, column) for n, column in zip(names, precision.T, strict=True)
+        },
+        best={n: float(column.max()) for n, column in zip(names, precision.T, strict=True)},
+    )
+
+
+def distinct(scores: NDArray[np.floating[Any]], precision: NDArray[np.floating[Any]]) -> int:
+    """Features with average precision of at least GOOD, best first, without copies of better ones.
+
+    `scores` is [clauses, features], `precision` [features].
+    """
+    good = np.flatnonzero(precision >= GOOD)
+    good = good[np.argsort(-precision[good], kind="stable")]
+    if len(good) < 2:
+        return len(good)
+    alike = np.corrcoef(scores[:, good].T) >= DUPLICATE
+    kept: list[int] = []
+    for place in range(len(good)):
+        if not alike[place, kept].any():
+            kept.append(place)
+    return len(kept)
+
+
+def load(home: Path) -> tuple[list[dict[str, str]], dict[str, Truth]]:
+    """A built world's contrast pairs, and what is true of each candidate by name."""
+    pairs = [asdict(pair) for pair in read_pairs(home / "pairs.jsonl")]
+    truths = {
+        path.stem: Truth(**json.loads(path.read_text("utf-8")))
+        for path in sorted((home / "truth").glob("*.json"))
+    }
+    return pairs, truths
+
+
+if __name__ == "__main__":  # builds worlds ahead of time: seeds, then nothing else
+    torch.set_num_threads(1)
+    for number in sys.argv[2:]:
+        build(int(number), Path(sys.argv[1]))
