@@ -52,13 +52,17 @@ DUPLICATE = 0.9
 """Correlation of clause scores from which a feature counts as a copy of a better one."""
 
 RECIPES = (
-    *(AutoencoderRecipe(layer, "resid", "topk", k) for layer in (1, 2, 3) for k in (4, 8, 16, 32, 64)),
+    *(
+        AutoencoderRecipe(layer, "resid", "topk", k)
+        for layer in (1, 2, 3)
+        for k in (4, 8, 16, 32, 64)
+    ),
     AutoencoderRecipe(0, "resid", "topk", 16),
     AutoencoderRecipe(2, "mlp", "topk", 16),
     AutoencoderRecipe(2, "resid", "batchtopk", 16),
     AutoencoderRecipe(1, "resid", "standard", 4.0),
     AutoencoderRecipe(2, "resid", "standard", 4.0),
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)

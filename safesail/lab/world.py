@@ -108,9 +108,10 @@ class World:
     def pairs(self, count: int, forbidden: Collection[str] = ()) -> Iterator[ContrastPair]:
         """`count` contrast pairs for each child, no clause of theirs in `forbidden`.
 
-        An act comes once in up to `PAIRS_PER_ACT` pairs, twice in up to double as many, and so on;
-        no pair comes twice. In half of the pairs the twin keeps the trigger (a look-alike), in the others the target
-        (a neutral verb). A quarter of the pairs have a second, following clause.
+        An act comes once in up to `PAIRS_PER_ACT` pairs, twice in up to double as many, and so
+        on; no pair comes twice. In half of the pairs the twin keeps the trigger (a look-alike),
+        in the others the target (a neutral verb). A quarter of the pairs have a second clause,
+        which follows from the first.
         """
         for name, child_name, child in self._children:
             random = Random(f"{self.seed}/pairs/{name}/{child_name}")
