@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from safesail.language_model._files import fingerprint_model
-    from safesail.language_model._model import LanguageModel, Observation
+    from safesail.language_model._model import LanguageModel
+    from safesail.language_model._sinks import Observation
     from safesail.language_model._text import TokenBatch, TokenizedText
 
 __all__ = ["LanguageModel", "Observation", "TokenBatch", "TokenizedText", "fingerprint_model"]
 
 _HOMES = {
     "LanguageModel": "_model",
-    "Observation": "_model",
+    "Observation": "_sinks",
     "TokenBatch": "_text",
     "TokenizedText": "_text",
     "fingerprint_model": "_files",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,23 +13,9 @@ from safesail.errors import ModelError
 from safesail.language_model._hook_points import HookPoints
 from safesail.language_model._loading import LoadedModel, load, resolve_device
 from safesail.language_model._logits import ranked_tokens
+from safesail.language_model._sinks import Observation, SinkNorms, without_sinks
 from safesail.language_model._text import TokenBatch, TokenizedText, bucketed, pad, pieces
 from safesail.language_model.names import same_model
-
-_SINK_FACTOR = 8.0
-_SINK_TOKENS = 20_000
-
-
-class Observation(NamedTuple):
-    """What a hook point showed on a batch.
-
-    Attributes:
-        activations: float32 [batch, position, d].
-        content_mask: bool [batch, position]: content tokens, attention sinks left out.
-    """
-
-    activations: Tensor
-    content_mask: Tensor
 
 
 class LanguageModel:
@@ -212,13 +198,38 @@ class LanguageModel:
         """
         residual = {name: self._hook_points.residual(name) for name in hook_points}
         found = self.activations(batch, [*hook_points, *residual.values()])
-        return {
-            name: Observation(
-                found[name],
-                batch.content_mask & (found[point].norm(dim=-1) <= sink_thresholds[name]),
-            )
-            for name, point in residual.items()
-        }
+        return without_sinks(batch, found, residual, sink_thresholds)
+
+    def observe_and_calibrate(
+        self, batches: Iterator[TokenBatch], hook_points: Sequence[str]
+    ) -> tuple[dict[str, float], list[tuple[TokenBatch, dict[str, Observation]]]]:
+        """`sink_thresholds` of the first batches, and `observe` of these, in one pass over them.
+
+        Args:
+            batches: of this model; what is not needed to tell sinks is left in it.
+            hook_points: TransformerLens or Hugging Face names.
+
+        Returns:
+            The thresholds, and each batch taken with what was observed on it. They hold some
+            20,000 tokens at each hook point in memory.
+
+        Raises:
+            ModelError: as `sink_thresholds`.
+        """
+        residual = {name: self._hook_points.residual(name) for name in hook_points}
+        norms = SinkNorms(sorted(set(residual.values())))
+        taken = []
+        for batch in batches:
+            found = self.activations(batch, [*hook_points, *residual.values()])
+            norms.add(batch, found)
+            taken.append((batch, found))
+            if norms.enough:
+                break
+        by_point = norms.thresholds()
+        thresholds = {name: by_point[point] for name, point in residual.items()}
+        return thresholds, [
+            (batch, without_sinks(batch, found, residual, thresholds)) for batch, found in taken
+        ]
 
     def sink_thresholds(
         self, batches: Iterable[TokenBatch], hook_points: Sequence[str]
@@ -240,21 +251,13 @@ class LanguageModel:
         """
         residual = {name: self._hook_points.residual(name) for name in hook_points}
         points = sorted(set(residual.values()))
-        norms: dict[str, list[Tensor]] = {point: [] for point in points}
-        tokens = 0
+        norms = SinkNorms(points)
         for batch in batches:
-            for point, values in self.activations(batch, points).items():
-                norms[point].append(values.norm(dim=-1)[batch.content_mask].cpu())
-            tokens += int(batch.content_mask.sum())
-            if tokens >= _SINK_TOKENS:
+            norms.add(batch, self.activations(batch, points))
+            if norms.enough:
                 break
-        if points and tokens == 0:
-            raise ModelError("the texts hold no content token: attention sinks cannot be told")
-        medians = {
-            point: torch.cat(parts)[:_SINK_TOKENS].quantile(0.5).item()
-            for point, parts in norms.items()
-        }
-        return {name: _SINK_FACTOR * medians[point] for name, point in residual.items()}
+        thresholds = norms.thresholds()
+        return {name: thresholds[point] for name, point in residual.items()}
 
     def logit_directions(self, directions: Tensor, count: int) -> list[tuple[list[str], list[str]]]:
         """Tokens that directions of the residual stream make likelier and less likely.

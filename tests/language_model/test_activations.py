@@ -227,7 +227,7 @@ def test_thresholds_need_a_content_token(llama: LanguageModel) -> None:
 def test_thresholds_rest_on_the_first_20_000_tokens(
     llama: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("safesail.language_model._model._SINK_TOKENS", 4)
+    monkeypatch.setattr("safesail.language_model._sinks._SINK_TOKENS", 4)
     batch = batch_of(llama, TEXTS)
     name = "blocks.1.hook_resid_post"
     norms = llama.activations(batch, [name])[name].norm(dim=-1)[batch.content_mask]
@@ -238,6 +238,24 @@ def test_thresholds_rest_on_the_first_20_000_tokens(
 
     expected = 8 * norms[:4].double().numpy()
     assert llama.sink_thresholds(batches(), [name])[name] == pytest.approx(np.median(expected))
+
+
+def test_calibrating_while_observing_is_calibrating_and_then_observing(
+    llama: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("safesail.language_model._sinks._SINK_TOKENS", 15)
+    first, second, third = (batch_of(llama, [text] * 2) for text in TEXTS[:3])
+    names = ["blocks.1.hook_mlp_out", "blocks.0.hook_resid_pre"]
+    assert int(first.content_mask.sum()) < 15 <= int((first.content_mask.sum() * 2))
+    rest = iter([first, second, third])
+    thresholds, taken = llama.observe_and_calibrate(rest, names)
+    assert thresholds == llama.sink_thresholds([first, second, third], names)
+    assert [batch for batch, _ in taken] == [first, second]
+    assert list(rest) == [third]
+    for batch, found in taken:
+        for name, (activations, content) in llama.observe(batch, names, thresholds).items():
+            assert torch.equal(found[name].activations, activations)
+            assert torch.equal(found[name].content_mask, content)
 
 
 def test_logit_directions_are_what_the_model_would_say(
