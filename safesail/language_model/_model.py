@@ -28,6 +28,7 @@ class LanguageModel:
         layers: number of blocks.
         d_model: width of the residual stream.
         context_size: most tokens in one text, BOS included.
+        norms_centre: whether its norms take the mean away (LayerNorm; RMSNorm does not).
         device: where it runs.
         tokenizer: of transformers; it adds no BOS here, see `tokenize`.
         bos_token_id: None where the tokenizer has no BOS token.
@@ -45,6 +46,7 @@ class LanguageModel:
         self.layers = int(loaded.bridge.cfg.n_layers)
         self.d_model = int(loaded.bridge.cfg.d_model)
         self.context_size = int(loaded.bridge.cfg.n_ctx)
+        self.norms_centre = str(loaded.bridge.cfg.normalization_type) in ("LN", "LNPre")
         self.device = device
         self.tokenizer = loaded.tokenizer
         self.bos_token_id: int | None = loaded.tokenizer.bos_token_id

@@ -15,10 +15,21 @@ from pathlib import Path
 from safesail.builtin import PREFIX, builtin_path
 from safesail.errors import CandidateError
 from safesail.fingerprint import fingerprint_files
-from safesail.sparse_autoencoder._directory import directory
+from safesail.sparse_autoencoder._directory import DirectoryEntry, directory
+from safesail.sparse_autoencoder._filters import SaeFilter
+from safesail.sparse_autoencoder._formats import CONFIGURATION_FILE, LAYOUTS, is_sae
+from safesail.sparse_autoencoder._names import (
+    block_number,
+    l0_of_name,
+    layer_of_name,
+    width_of_name,
+)
 
-CONFIGURATION_FILE = "cfg.json"
-WEIGHTS_FILE = "sae_weights.safetensors"
+# What an SAE may consist of: a change in any of these changes it.
+_FILES = sorted(
+    {name.removeprefix("{path}/") for layout in LAYOUTS.values() for name in layout.files}
+)
+_NAMING_PARTS = 3
 
 
 @dataclass(frozen=True)
@@ -27,11 +38,14 @@ class Candidate:
 
     Attributes:
         name: short, unique among the candidates, fit for file names and tables.
-        source: absolute folder, or `release:sae_id`.
-        release: SAELens release, or a repository on the Hugging Face hub; None for a folder.
-        sae_id: id in the release; None for a folder.
-        folder: None for a published SAE.
+        source: absolute folder or file, or `release:sae_id`.
+        release: SAELens release, or a repository on the Hugging Face hub; None for a local one.
+        sae_id: id in the release; None for a local one.
+        folder: of a local one, or its file where its layout is one file; None if published.
         layer: number of the block it reads in, where that is known before loading.
+        width: number of features, where that is known before loading.
+        l0: mean number of active features that its makers state, where they do.
+        entry: what SAELens' directory says of it; None if it is not listed there.
     """
 
     name: str
@@ -40,28 +54,39 @@ class Candidate:
     sae_id: str | None = None
     folder: Path | None = None
     layer: int | None = None
+    width: int | None = None
+    l0: float | None = None
+    entry: DirectoryEntry | None = None
 
     def fingerprint(self) -> str:
         """What changes when the files do; of a published SAE, its name."""
         if self.folder is None:
             return self.source
-        paths = [self.folder / name for name in (CONFIGURATION_FILE, WEIGHTS_FILE)]
+        paths = [self.folder / name for name in _FILES] if self.folder.is_dir() else [self.folder]
         return fingerprint_files(path for path in paths if path.is_file())
 
+    def fits(self, wanted: SaeFilter) -> bool:
+        """Whether it meets the conditions.
 
-def block_number(hook_point: str | None) -> int | None:
-    """Number of the block that a hook point or a Hugging Face module lies in, by its name."""
-    match = re.search(r"\.(\d+)(\.|$)", hook_point or "")
-    return int(match[1]) if match else None
+        What a candidate does not say before it is loaded counts for it, so that loading it can
+        say what is wrong; but not what SAELens' directory, which lists it, does not state.
+        """
+        return wanted.admits(
+            names=(self.name, self.source),
+            layer=self.layer,
+            width=self.width,
+            l0=self.l0,
+            unknown=self.entry is None,
+        )
 
 
 def find_candidates(specifications: Sequence[str], folder: Path) -> list[Candidate]:
     """Resolve what a configuration lists, in its order, each SAE once.
 
     Args:
-        specifications: folders saved by SAELens, `release:sae_id` of SAELens' directory, or
-            `builtin:lab`. `*`, `?` and `[...]` match many folders (those with a cfg.json) or ids;
-            `**` matches folders at any depth.
+        specifications: local SAEs in any layout of docs/saes.md, `release:sae_id` of SAELens'
+            directory, or `builtin:lab`. `*`, `?` and `[...]` match many SAEs or ids; `**` matches
+            folders at any depth.
         folder: base of relative paths.
 
     Raises:
@@ -100,35 +125,55 @@ def _resolve(specification: str, folder: Path) -> Iterator[Candidate]:
 
 
 def _matches(base: Path, pattern: str, specification: str) -> list[Candidate]:
-    configurations = sorted(base.glob(f"{pattern.rstrip('/')}/{CONFIGURATION_FILE}"))
-    if not configurations:
+    paths = sorted(path for path in base.glob(pattern.rstrip("/")) if is_sae(path))
+    if not paths:
         raise CandidateError(
-            f"SAE {specification!r}: no folder with a {CONFIGURATION_FILE} matches it "
-            f"below {base.resolve()}"
+            f"SAE {specification!r}: no folder or file with an SAE matches it below "
+            f"{base.resolve()}"
         )
-    return [_local(path.parent.resolve()) for path in configurations]
+    return [_local(path.resolve()) for path in paths]
 
 
 def _local(path: Path) -> Candidate:
-    return Candidate(name=path.name, source=str(path), folder=path, layer=_local_layer(path))
+    layer, width, l0 = _stated(path)
+    # Where its own name does not say it, as published below others: layer_12/width_16k/...
+    above = "/".join(path.parts[-_NAMING_PARTS:])
+    return Candidate(
+        name=path.name,
+        source=str(path),
+        folder=path,
+        layer=layer_of_name(above) if layer is None else layer,
+        width=width or width_of_name(above),
+        l0=l0_of_name(above) if l0 is None else l0,
+    )
 
 
-def _local_layer(path: Path) -> int | None:
+def _stated(path: Path) -> tuple[int | None, int | None, float | None]:
+    """Layer, width and L0 (k of a TopK SAE) that a SAELens folder states."""
     try:
         configuration = json.loads((path / CONFIGURATION_FILE).read_text(encoding="utf-8"))
         # SAELens 6 nests what it calls metadata; before, it lay beside the rest.
         place = configuration.get("metadata", configuration)
-        return block_number(place.get("hook_name") or place.get("hf_hook_name"))
+        layer = block_number(place.get("hook_name") or place.get("hf_hook_name"))
+        return layer, configuration.get("d_sae"), configuration.get("k") or place.get("l0")
     except (OSError, ValueError, AttributeError, TypeError):
-        return None  # loading will say what is wrong
+        return None, None, None  # loading will say what is wrong
 
 
 def _published(release: str, pattern: str) -> Iterator[Candidate]:
-    layers = {entry.sae_id: entry.layer for entry in directory() if entry.release == release}
-    ids = list(layers)
+    entries = {entry.sae_id: entry for entry in directory() if entry.release == release}
+    ids = list(entries)
     if not ids and "/" in release and pattern and not has_magic(pattern):
         # A repository on the hub, which SAELens' directory need not know.
-        yield _hub(release, pattern, None)
+        yield Candidate(
+            name=f"{release}-{pattern}",
+            source=f"{release}:{pattern}",
+            release=release,
+            sae_id=pattern,
+            layer=layer_of_name(pattern),
+            width=width_of_name(pattern),
+            l0=l0_of_name(pattern),
+        )
         return
     if not ids:
         close = _close(release, {entry.release for entry in directory()})
@@ -142,17 +187,17 @@ def _published(release: str, pattern: str) -> Iterator[Candidate]:
             f"SAE `{release}:{pattern}`: nothing in the release has that id{_close(pattern, ids)}"
         )
     for sae_id in matching:
-        yield _hub(release, sae_id, layers[sae_id])
-
-
-def _hub(release: str, sae_id: str, layer: int | None) -> Candidate:
-    return Candidate(
-        name=f"{release}-{sae_id}",
-        source=f"{release}:{sae_id}",
-        release=release,
-        sae_id=sae_id,
-        layer=layer,
-    )
+        entry = entries[sae_id]
+        yield Candidate(
+            name=f"{release}-{sae_id}",
+            source=f"{release}:{sae_id}",
+            release=release,
+            sae_id=sae_id,
+            layer=entry.layer,
+            width=entry.width,
+            l0=entry.l0,
+            entry=entry,
+        )
 
 
 def _close(name: str, known: Sequence[str] | set[str]) -> str:
@@ -174,7 +219,9 @@ def _with_names(candidates: list[Candidate]) -> list[Candidate]:
 
 def _slugs(candidate: Candidate) -> Iterator[str]:
     if candidate.folder is not None:
-        parts = candidate.folder.parts
+        # The ending of a file says nothing; what follows the dot in a folder's name may.
+        path = candidate.folder
+        parts = (path if path.is_dir() else path.with_suffix("")).parts
         for depth in range(1, min(4, len(parts))):
             yield _slug("-".join(parts[-depth:]))
     else:

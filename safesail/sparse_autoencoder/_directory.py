@@ -12,11 +12,11 @@ from typing import Any
 import yaml
 
 from safesail.language_model.names import same_model
+from safesail.sparse_autoencoder._names import l0_of_name, layer_of_name, width_of_name
 
 _SITE = re.compile(
     r"blocks\.(\d+)\.(?:attn\.)?(hook_(?:resid_(?:pre|mid|post)|mlp_out|attn_out|z))"
 )
-_LAYER = re.compile(r"layer_?(\d+)|^l(\d+)[ram]_")
 # What the releases' names say about where their SAEs read, for ids that name a layer only.
 _SITES_BY_RELEASE = (
     (re.compile(r"transcoder|-clt-"), None),
@@ -35,9 +35,12 @@ class DirectoryEntry:
         release: SAELens' name of the release.
         sae_id: its id in the release; `release:sae_id` names it to safesail.
         repository: on the Hugging Face hub.
+        path: its folder or file in the repository.
+        loader: SAELens' name of the layout that it is published in.
         model: the model it was trained on.
         hook_point: what it reads, where its name tells; None also for transcoders.
         layer: number of the block it reads in, where its name tells.
+        width: number of features, where its name tells.
         l0: mean number of active features that its makers state.
         neuronpedia_id: on neuronpedia.org.
     """
@@ -45,9 +48,12 @@ class DirectoryEntry:
     release: str
     sae_id: str
     repository: str
+    path: str
+    loader: str
     model: str
     hook_point: str | None
     layer: int | None
+    width: int | None
     l0: float | None
     neuronpedia_id: str | None
 
@@ -83,14 +89,20 @@ def _entries() -> tuple[DirectoryEntry, ...]:
 
 def _entry(release: str, content: dict[str, Any], sae: dict[str, Any]) -> DirectoryEntry:
     hook_point, layer = _site(release, sae["id"])
+    path = str(sae["path"])
+    names = (sae["id"], path, release, content["repo_id"])
+    stated = sae.get("l0")
     return DirectoryEntry(
         release=release,
         sae_id=sae["id"],
         repository=content["repo_id"],
+        path=path,
+        loader=content.get("conversion_func") or "sae_lens",
         model=content["model"],
         hook_point=hook_point,
         layer=layer,
-        l0=sae.get("l0"),
+        width=next(filter(None, map(width_of_name, names)), None),
+        l0=l0_of_name(path) if stated is None else stated,
         neuronpedia_id=sae.get("neuronpedia"),
     )
 
@@ -100,9 +112,8 @@ def _site(release: str, sae_id: str) -> tuple[str | None, int | None]:
     if named:
         hook = "attn.hook_z" if named[2] == "hook_z" else named[2]
         return f"blocks.{named[1]}.{hook}", int(named[1])
-    match = _LAYER.search(sae_id)
-    if match is None:
+    layer = layer_of_name(sae_id)
+    if layer is None:
         return None, None
-    layer = int(match[1] or match[2])
     site = next((site for pattern, site in _SITES_BY_RELEASE if pattern.search(release)), None)
     return (f"blocks.{layer}.{site}" if site else None), layer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -99,10 +100,10 @@ def test_a_repository_on_the_hub_need_not_be_in_the_directory() -> None:
 
 def test_nothing_found_is_said(tmp_path: Path) -> None:
     assert "there is no folder" in refusal("./missing", tmp_path)
-    assert "no folder with a cfg.json matches" in refusal("missing/*", tmp_path)
+    assert "no folder or file with an SAE matches it" in refusal("missing/*", tmp_path)
     (tmp_path / "empty").mkdir()
-    assert "no folder with a cfg.json matches" in refusal("empty/*", tmp_path)
-    assert "no folder with a cfg.json matches" in refusal("builtin:nothing", tmp_path)
+    assert "no folder or file with an SAE matches it" in refusal("empty/*", tmp_path)
+    assert "no folder or file with an SAE matches it" in refusal("builtin:nothing", tmp_path)
 
 
 def test_close_names_are_suggested(tmp_path: Path) -> None:
@@ -133,7 +134,14 @@ def test_the_directory_is_saelens_own() -> None:
     for entry in ours[::97]:
         lookup = theirs[entry.release]
         assert (entry.repository, entry.model) == (lookup.repo_id, lookup.model)
-        assert (entry.l0 or 0.0) == lookup.expected_l0[entry.sae_id]
+        assert (entry.path, entry.loader) == (
+            lookup.saes_map[entry.sae_id],
+            lookup.conversion_func or "sae_lens",
+        )
+        # Where the directory states no L0, the path of a canonical SAE does.
+        in_path = re.search(r"average_l0_(\d+)", entry.path)
+        stated = lookup.expected_l0[entry.sae_id] or (float(in_path[1]) if in_path else 0.0)
+        assert (entry.l0 or 0.0) == stated
         assert entry.neuronpedia_id == lookup.neuronpedia_id[entry.sae_id]
 
 
@@ -173,6 +181,31 @@ def test_hook_points_that_names_tell(release: str, sae_id: str, hook_point: str 
     assert entry.hook_point == hook_point
     if hook_point is not None:
         assert entry.layer == int(hook_point.split(".")[1])
+
+
+@pytest.mark.parametrize(
+    ("release", "sae_id", "layer", "width", "l0"),
+    [
+        ("gemma-scope-2b-pt-res", "layer_12/width_65k/average_l0_72", 12, 65_536, 72),
+        ("gemma-scope-2b-pt-res-canonical", "layer_12/width_262k/canonical", 12, 262_144, 121),
+        ("gemma-scope-2b-pt-res", "layer_5/width_1m/average_l0_114", 5, 1_048_576, 114),
+        ("gpt2-small-res-jb-feature-splitting", "blocks.8.hook_resid_pre_12288", 8, 12_288, 43),
+        ("gpt2-small-attn-out-v5-32k", "blocks.6.hook_attn_out", 6, 32_768, None),
+        ("llama_scope_lxa_32x", "l16a_32x", 16, 131_072, 50),
+        ("qwen-scope-3.5-27b-w80k-l50", "layer32", 32, 81_920, 50),
+        ("sae_bench_gemma-2-2b_topk_width-2pow12_date-1109",
+         "blocks.19.hook_resid_post__trainer_3", 19, 4_096, None),
+        ("gpt2-small-res-jb", "blocks.8.hook_resid_pre", 8, None, 71),
+    ],
+)  # fmt: skip
+def test_sizes_that_names_tell(
+    release: str, sae_id: str, layer: int, width: int | None, l0: float | None
+) -> None:
+    """Widths and L0 as the releases' own documents state them."""
+    (found,) = find_candidates([f"{release}:{sae_id}"], Path())
+    assert (found.layer, found.width) == (layer, width)
+    if l0 is None or release != "gpt2-small-res-jb":
+        assert found.l0 == l0
 
 
 def test_only_transcoders_and_embeddings_have_no_hook_point() -> None:
