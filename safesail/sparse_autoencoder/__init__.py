@@ -12,15 +12,57 @@ if TYPE_CHECKING:
     from safesail.sparse_autoencoder._candidates import Candidate, find_candidates
     from safesail.sparse_autoencoder._directory import DirectoryEntry, directory
     from safesail.sparse_autoencoder._sparse_autoencoder import SparseAutoencoder
+    from safesail.sparse_autoencoder._train import (
+        TrainedSae,
+        TrainingStep,
+        train_sae,
+        untrained_sae,
+    )
+    from safesail.sparse_autoencoder._train_data import (
+        Activations,
+        ActivationWriter,
+        read_activations,
+    )
+    from safesail.sparse_autoencoder._train_recipe import (
+        Recipe,
+        site_hook_point,
+        usual_learning_rate,
+    )
 
-__all__ = ["Candidate", "DirectoryEntry", "SparseAutoencoder", "directory", "find_candidates"]
+__all__ = [
+    "ActivationWriter",
+    "Activations",
+    "Candidate",
+    "DirectoryEntry",
+    "Recipe",
+    "SparseAutoencoder",
+    "TrainedSae",
+    "TrainingStep",
+    "directory",
+    "find_candidates",
+    "read_activations",
+    "site_hook_point",
+    "train_sae",
+    "untrained_sae",
+    "usual_learning_rate",
+]
 
 _HOMES = {
+    "ActivationWriter": "_train_data",
+    "Activations": "_train_data",
     "Candidate": "_candidates",
     "DirectoryEntry": "_directory",
+    "Recipe": "_train_recipe",
     "SparseAutoencoder": "_sparse_autoencoder",
+    "TrainedSae": "_train",
+    "TrainingStep": "_train",
     "directory": "_directory",
     "find_candidates": "_candidates",
+    "read_activations": "_train_data",
+    "site_hook_point": "_train_recipe",
+    "train_sae": "_train",
+    "untrained_sae": "_train",
+    "usual_learning_rate": "_train_recipe",
 }
 
 
