@@ -43,6 +43,7 @@ class SparseAutoencoder:
         width: number of features.
         d_in: size of the activations it reads.
         d_out: size of the activations it rebuilds; for an SAE its `d_in`.
+        stated_l0: mean number of active features that its makers state, where they do.
         prepend_bos: whether its training texts began with BOS.
         context_size: tokens of its training texts, where known.
         model_name: the model it was trained on, where known.
@@ -72,6 +73,7 @@ class SparseAutoencoder:
         self.width = int(sae.cfg.d_sae)
         self.d_in = int(sae.cfg.d_in)
         self.d_out = int(getattr(sae.cfg, "d_out", self.d_in))
+        self.stated_l0 = candidate.l0
         self.context_size: int | None = metadata.context_size
         self.model_name: str | None = metadata.model_name
         self.fingerprint = candidate.fingerprint()
@@ -186,7 +188,8 @@ class SparseAutoencoder:
         decodes the rows that it has just encoded.
 
         Args:
-            z: [n, width]; for such an SAE, features of the inputs of the last `encode`.
+            z: [n, width], dense or sparse CSR; for such an SAE, features of the inputs of the last
+                `encode`.
 
         Returns:
             float32 [n, d_out].
