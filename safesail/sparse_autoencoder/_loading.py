@@ -188,6 +188,9 @@ def _sized(layout: str, parts: Parts, source: str) -> Parts:
     configuration, weights = parts
     if LAYOUTS[layout].sized_by_name and "W_enc" in weights:
         d_in, width = weights["W_enc"].shape
+        if layout == "sparsify" and weights["W_dec"].shape == (d_in, width):
+            # sparsify stores it as SAELens has it; SAELens' loader turns it round.
+            weights["W_dec"] = weights["W_dec"].T
         configuration |= {"d_in": d_in, "d_sae": width}
         if "d_out" in configuration and "W_dec" in weights:
             configuration["d_out"] = weights["W_dec"].shape[-1]

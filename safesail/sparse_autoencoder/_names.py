@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import re
 
-_LAYER = re.compile(r"(?:layers?[._]?|blocks\.)(\d+)|^l(\d+)[ram]_|(?:^|/)L(\d+)[RAM]$")
+_LAYER = re.compile(
+    r"(?:layers?[._]?|blocks\.)(\d+)"
+    r"|^l(\d+)[ram]_|(?:^|[/-])L(\d+)[RAM](?=[/-]|$)"  # Llama Scope: ids, folders
+    r"|-SAE-l(\d+)|_L(\d+)_H"  # files of single SAEs; those on attention heads
+)
 _BLOCK = re.compile(r"\.(\d+)(\.|$)")
 # "16k" in a name, and numbers written out where only widths are.
 _WIDTH_LABEL = re.compile(
