@@ -39,7 +39,8 @@ def init(
     """Write a commented safesail.toml for a model, with proposals for what you leave out.
 
     For a model on the hub, candidates come from SAELens' directory and the corpus is a small
-    general one, mixed with the concepts' own texts. Paths are written relative to the study.
+    general one, mixed with the concepts' own texts. A model without published SAEs gets none:
+    `safesail train-saes` makes them. Paths are written relative to the study.
 
     \b
     Examples:
@@ -60,7 +61,7 @@ def init(
     configuration = started.study.configuration
     say(f"written: {started.study.folder / 'safesail.toml'}")
     say(f"  model: {configuration.model.name}")
-    say(f"  candidates: {', '.join(configuration.candidates.saes)}")
+    say(f"  candidates: {', '.join(configuration.candidates.saes) or 'none yet'}")
     say(f"  concepts: {', '.join(configuration.concepts.files)}")
     sources = [source.path or f"hub {source.hub}" for source in configuration.corpus.sources]
     say(f"  corpus: {', '.join(sources)}")

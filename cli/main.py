@@ -16,6 +16,7 @@ from . import (
     list_saes,
     rank_saes,
     show,
+    train_saes,
 )
 from ._output import report_error, report_interrupt
 
@@ -35,6 +36,7 @@ app.command("demo")(demo.demo)
 app.command("init")(init.init)
 app.command("doctor")(doctor.doctor)
 app.command("list-saes")(list_saes.list_saes)
+app.command("train-saes")(train_saes.train_saes)
 app.command("rank-saes")(rank_saes.rank_saes)
 app.command("collect")(collect.collect)
 app.command("explain")(explain.explain)

@@ -37,8 +37,8 @@ class ModelSettings(Section):
 class CandidateSettings(Section):
     """The SAEs to choose from."""
 
-    saes: list[str] = Field(min_length=1)
-    """Local SAELens folders, or `release:sae_id` of SAELens' directory; `*` matches many."""
+    saes: list[str] = []
+    """Folders or `release:sae_id`, `*` allowed; what train-saes made in saes/ always joins them."""
 
 
 class ConceptSettings(Section):
@@ -230,6 +230,16 @@ class Study:
     def rankings(self) -> Path:
         """Table of the ranking, one row per SAE and concept."""
         return self.folder / "rankings.parquet"
+
+    @property
+    def saes(self) -> Path:
+        """Folder of the SAEs that `safesail train-saes` made."""
+        return self.folder / "saes"
+
+    @property
+    def training(self) -> Path:
+        """Table of the SAEs that `safesail train-saes` made."""
+        return self.folder / "training.parquet"
 
     @property
     def judge_cache(self) -> Path:

@@ -12,6 +12,8 @@ from safesail.pipeline._results import FeatureResults, load_feature, load_result
 from safesail.pipeline._selection import Selection
 from safesail.pipeline._start import StartedStudy, start_study
 from safesail.pipeline._summary import summarize
+from safesail.pipeline._sweep import Sweep
+from safesail.pipeline._train import Training, TrainingProgress, train_saes
 
 __all__ = [
     "Check",
@@ -20,6 +22,9 @@ __all__ = [
     "FeatureResults",
     "Selection",
     "StartedStudy",
+    "Sweep",
+    "Training",
+    "TrainingProgress",
     "check_setup",
     "collect",
     "explain",
@@ -28,4 +33,5 @@ __all__ = [
     "rank",
     "start_study",
     "summarize",
+    "train_saes",
 ]

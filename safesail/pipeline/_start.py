@@ -54,14 +54,14 @@ def start_study(
     Args:
         folder: the study's folder; made where missing.
         model: folder (relative to the working directory), hub name, or `builtin:lab`.
-        saes: candidates; for a hub model, none means a proposal from SAELens' directory.
+        saes: candidates; none means a proposal from SAELens' directory, where it has any.
         concepts: files of contrast pairs; none means the starter set.
         corpus: files of documents; none means general text from the hub.
         text_column: column of the files that holds the text.
         overwrite: replace an existing configuration.
 
     Raises:
-        ConfigurationError: there is a configuration already, or no candidates can be proposed.
+        ConfigurationError: there is a configuration already.
         StorageError: it cannot be written.
     """
     folder = folder.resolve()
@@ -114,9 +114,11 @@ def _propose(model: str, remarks: list[str]) -> list[str]:
 
     entries = [entry for entry in directory(model) if entry.layer is not None]
     if not entries:
-        raise ConfigurationError(
-            f"SAELens' directory has no SAEs for model {model!r}: name some with --sae"
+        remarks.append(
+            f"SAELens' directory has no SAEs for model {model!r}: name some with --sae, or train "
+            "some with `safesail train-saes`"
         )
+        return []
     releases: dict[str, list] = {}
     for entry in entries:
         releases.setdefault(entry.release, []).append(entry)

@@ -78,10 +78,21 @@ class Workspace:
 
     @cached_property
     def candidates(self) -> list[Candidate]:
-        """The study's candidates."""
-        from safesail.sparse_autoencoder import find_candidates
+        """The study's candidates: those that it names, and those that it trained.
 
-        return find_candidates(self.settings.candidates.saes, self.study.folder)
+        Raises:
+            CandidateError: there are none, or a name matches none.
+        """
+        from safesail.sparse_autoencoder import find_candidates, trained_folders
+
+        trained = [str(folder) for folder in trained_folders(self.study.saes)]
+        specifications = [*self.settings.candidates.saes, *trained]
+        if not specifications:
+            raise CandidateError(
+                "this study has no SAEs: train some with `safesail train-saes`, or name some in "
+                "safesail.toml (`candidates.saes`)"
+            )
+        return find_candidates(specifications, self.study.folder)
 
     def load_sae(self, name: str) -> SparseAutoencoder:
         """Load a candidate by name.
@@ -110,8 +121,13 @@ class Workspace:
                 for number, pair in enumerate(self.concepts.pairs, start=1)
                 for side, text in (("positive", pair.positive), ("negative", pair.negative))
             ]
+        return Corpus(self.documents.sources, self.study.folder, extra)
+
+    @cached_property
+    def documents(self) -> Corpus:
+        """The study's corpus without the concepts' texts."""
         sources = [_with_builtin(source) for source in self.settings.corpus.sources]
-        return Corpus(sources, self.study.folder, extra)
+        return Corpus(sources, self.study.folder)
 
     def sample_of(self, texts: Iterable[TokenizedText]) -> list[TokenizedText]:
         """The part of the tokenised corpus that the ranking's sample is made of."""
@@ -129,6 +145,14 @@ class Workspace:
             **self._shared_settings(),
             "concepts": self.concepts.fingerprint(),
             **_flat("ranking", self.settings.ranking),
+        }
+
+    def training_settings(self) -> dict[str, Any]:
+        """Settings that a trained SAE depends on, beside how it is trained."""
+        return {
+            "model.name": self.settings.model.name,
+            "model": self._model_fingerprint,
+            "corpus": self.documents.fingerprint(),
         }
 
     def contexts_settings(self, sae: str) -> dict[str, Any]:

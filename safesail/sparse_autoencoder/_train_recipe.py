@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 from safesail.errors import ConfigurationError
 
-Architecture = Literal["topk", "batchtopk", "matryoshka", "jumprelu", "standard", "gated"]
-ARCHITECTURES: tuple[str, ...] = get_args(Architecture)
+ARCHITECTURES = ("topk", "batchtopk", "matryoshka", "jumprelu", "standard", "gated")
 PENALISED = ("standard", "gated")
 """Architectures whose sparsity is an L1 coefficient; that of all others is an L0."""
 
@@ -44,7 +42,7 @@ def usual_learning_rate(width: int) -> float:
     The scaling law of Gao et al. (arXiv 2406.04093) for TopK SAEs; their inputs, as ours, are
     scaled to one size at every hook point.
     """
-    return float(f"{2e-4 * math.sqrt(2**14 / width):.2g}")
+    return float(f"{2e-4 * math.sqrt(2**14 / max(1, width)):.2g}")
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ class Recipe:
 
     Attributes:
         hook_point: TransformerLens name of what it reads.
-        architecture: `matryoshka` is SAELens' matryoshka_batchtopk.
+        architecture: one of ARCHITECTURES; `matryoshka` is SAELens' matryoshka_batchtopk.
         sparsity: topk, batchtopk, matryoshka: features kept per token (k); jumprelu: the L0 that
             its penalty aims at; standard, gated: the L1 coefficient.
         width: number of features.
@@ -64,7 +62,7 @@ class Recipe:
     """
 
     hook_point: str
-    architecture: Architecture
+    architecture: str
     sparsity: float
     width: int
     steps: int
@@ -76,7 +74,8 @@ class Recipe:
         """Refuse what cannot be trained.
 
         Raises:
-            ConfigurationError: unknown architecture, no hook point of a block, or a number out of range.
+            ConfigurationError: unknown architecture, no hook point inside a block, or a number out
+                of range.
         """
         if self.architecture not in ARCHITECTURES:
             raise ConfigurationError(

@@ -14,6 +14,7 @@ from safesail.tables._schemas import (
     EXPLANATIONS,
     FEATURES,
     RANKINGS,
+    TRAINING,
     Column,
     TableSchema,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "EXPLANATIONS",
     "FEATURES",
     "RANKINGS",
+    "TRAINING",
     "Column",
     "Context",
     "TableSchema",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from safesail.tables._schemas import CONTEXTS, EXPLANATIONS, FEATURES, RANKINGS
+from safesail.tables._schemas import CONTEXTS, EXPLANATIONS, FEATURES, RANKINGS, TRAINING
 
 _PLACES = {
+    "training": "training.parquet",
     "rankings": "rankings.parquet",
     "features": "features/<sae>.parquet",
     "contexts": "contexts/<sae>/part-*.parquet",
@@ -23,7 +24,7 @@ def describe_tables() -> str:
         "made it (`safesail_configuration`). What was not computed is null; what is undefined is "
         "NaN.",
     ]
-    for schema in (RANKINGS, FEATURES, CONTEXTS, EXPLANATIONS):
+    for schema in (TRAINING, RANKINGS, FEATURES, CONTEXTS, EXPLANATIONS):
         lines += [
             "",
             f"## {schema.name}, version {schema.version}",

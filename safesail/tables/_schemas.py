@@ -95,6 +95,50 @@ RANKINGS = TableSchema(
     ),
 )
 
+TRAINING = TableSchema(
+    "training",
+    1,
+    "one row per SAE that `safesail train-saes` made",
+    (
+        _SAE,
+        _LAYER,
+        Column("hook_point", _STRING, "TransformerLens name of the activation the SAE reads"),
+        Column(
+            "architecture",
+            _STRING,
+            "as trained; batchtopk and matryoshka are saved as jumprelu, as SAELens does",
+        ),
+        Column(
+            "sparsity",
+            _FLOAT,
+            "active features per token that were asked (k, or a target); for standard and gated "
+            "the L1 coefficient",
+        ),
+        Column("width", _INT, "number of features of the SAE"),
+        Column("steps", _INT, "optimiser steps"),
+        Column("batch", _INT, "tokens of a step"),
+        Column("learning_rate", _FLOAT, "of Adam at the start; a tenth of it at the end"),
+        Column("seed", _INT, "seed of the first weights and of the order of tokens"),
+        Column("tokens", _INT, "content tokens that were trained on, each once a pass"),
+        Column(
+            "heldout_tokens",
+            _INT,
+            "content tokens of documents set aside from all training (one in twenty, by hash of "
+            "its id), which the figures below are taken at",
+        ),
+        Column(
+            "loss",
+            _FLOAT,
+            "squared error summed over coordinates, inputs scaled to variance 1 per coordinate, "
+            "plus the architecture's penalties; compare within an architecture",
+        ),
+        Column("l0", _FLOAT, "mean number of active features per token"),
+        Column("fvu", _FLOAT, "fraction of variance unexplained"),
+        Column("dead_share", _FLOAT, "share of features that never fire"),
+        Column("seconds", _FLOAT, "of training, interruptions left out"),
+    ),
+)
+
 FEATURES = TableSchema(
     "features",
     1,

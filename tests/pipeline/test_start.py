@@ -50,9 +50,10 @@ def test_paths_are_written_as_the_study_sees_them(
 
 
 def test_nothing_is_replaced_unasked_and_nothing_is_made_up(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="no SAEs for model 'nobody/nothing'"):
-        start_study(tmp_path, model="nobody/nothing", saes=[], concepts=[], corpus=[])
-    assert not (tmp_path / "safesail.toml").exists()
-    start_study(tmp_path, model="builtin:lab", saes=[], concepts=[], corpus=[])
+    started = start_study(tmp_path, model="nobody/nothing", saes=[], concepts=[], corpus=[])
+    assert started.study.configuration.candidates.saes == []
+    (remark,) = started.remarks
+    assert "no SAEs for model 'nobody/nothing'" in remark
+    assert "safesail train-saes" in remark
     with pytest.raises(ConfigurationError, match="--overwrite"):
         start_study(tmp_path, model="builtin:lab", saes=[], concepts=[], corpus=[])
