@@ -139,11 +139,11 @@ def _shape() -> dict[str, Any]:
 
 
 def _save(folder: Path, model_class: Any, config_class: Any, settings: dict[str, Any]) -> Path:
+    torch.manual_seed(settings.pop("seed", 0))
     config = config_class(
         **{"vocab_size": VOCABULARY, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
         | settings
     )
-    torch.manual_seed(0)
     model = model_class(config)
     with torch.no_grad():
         # As initialised, norms are 1, biases 0 and the rest so small that layers hardly differ.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,9 +21,31 @@ def train_sae(
     k: int = 8,
     prepend_bos: bool = True,
     steps: int = 150,
+    batchtopk: bool = False,
+    normalise: bool = False,
 ) -> Path:
-    """Train a TopK SAE with SAELens' trainer at one hook point and save it for inference."""
-    from sae_lens import SAETrainer, TopKTrainingSAE, TopKTrainingSAEConfig
+    """Train a TopK SAE with SAELens' trainer at one hook point and save it for inference.
+
+    Args:
+        folder: where it is saved.
+        model_folder: the model, as transformers saves it.
+        texts: what it is trained on.
+        hook_point: what it reads.
+        width: number of features.
+        k: active features per token.
+        prepend_bos: whether texts begin with BOS.
+        steps: of 256 tokens each.
+        batchtopk: train BatchTopK, which is saved as JumpReLU.
+        normalise: scale inputs to a mean norm of sqrt(d_in), as SAELens does in training, but do
+            not fold that scale into the weights in the end.
+    """
+    from sae_lens import (
+        BatchTopKTrainingSAE,
+        BatchTopKTrainingSAEConfig,
+        SAETrainer,
+        TopKTrainingSAE,
+        TopKTrainingSAEConfig,
+    )
     from sae_lens.config import SAETrainerConfig
     from sae_lens.saes.sae import SAEMetadata
 
@@ -38,6 +61,8 @@ def train_sae(
             for batch in model.batches(pieces, prepend_bos=prepend_bos)
         ]
     ).clone()
+    if normalise:
+        hidden *= hidden.shape[1] ** 0.5 / hidden.norm(dim=1).mean()
     generator = torch.Generator().manual_seed(0)
 
     def batches() -> Iterator[torch.Tensor]:
@@ -51,10 +76,11 @@ def train_sae(
         prepend_bos=prepend_bos,
         context_size=model.context_size,
     )
-    sae = TopKTrainingSAE(
-        TopKTrainingSAEConfig(
-            d_in=hidden.shape[1], d_sae=width, k=k, device="cpu", metadata=metadata
-        )
+    shape = {"d_in": hidden.shape[1], "d_sae": width, "device": "cpu", "metadata": metadata}
+    sae: Any = (
+        BatchTopKTrainingSAE(BatchTopKTrainingSAEConfig(k=k, **shape))
+        if batchtopk
+        else TopKTrainingSAE(TopKTrainingSAEConfig(k=k, **shape))
     )
     # Random models have large means, which would cost most features their life.
     sae.b_dec.data = hidden.mean(0)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from safesail.concepts import ConceptSet
 from safesail.corpus import Corpus
 from safesail.errors import CandidateError
 from safesail.language_model import LanguageModel
-from safesail.ranking._observe import Observation, observe
+from safesail.ranking._groups import Refused, observe_candidates
+from safesail.ranking._health import judge_health
+from safesail.ranking._observe import Observation
 from safesail.ranking._score import (
     FEW_PAIRS_WARNING,
     LEVELS,
@@ -24,8 +24,7 @@ from safesail.ranking._score import (
     score_candidate,
 )
 from safesail.ranking._summary import CandidateLine, ConceptLine, candidate_line, concept_line
-from safesail.ranking._texts import context_size, tokenize_corpus, tokenize_pairs
-from safesail.sparse_autoencoder import Candidate, SparseAutoencoder
+from safesail.sparse_autoencoder import Candidate
 from safesail.study import RankingSettings
 from safesail.tables import RANKINGS, table_from_rows
 
@@ -151,8 +150,7 @@ def score_candidates(
     """Score every candidate on every concept, yielding each as it is done.
 
     A candidate that cannot be read or does not fit the model is refused by name, in its own rows;
-    the others are still scored. Candidates of one BOS rule and context size share a pass, as many
-    as fit in memory.
+    the others are still scored. Candidates of one BOS rule and context size share one model pass.
 
     Args:
         model: the language model.
@@ -164,22 +162,14 @@ def score_candidates(
 
     Raises:
         InputError: the corpus is empty, or a pair's text is longer than the model's context.
+        StorageError: candidates do not fit in memory together, nor activations on the disk.
     """
     design = PairDesign.of(concepts, settings.seed)
-    for group in _groups(model, candidates, len(design.texts)):
-        if isinstance(group, _Refused):
-            yield RankedCandidate(_refused_rows(group, concepts), [])
-            continue
-        observations = observe(
-            model,
-            group,
-            tokenize_corpus(model, corpus, settings.sample_tokens, group[0]),
-            tokenize_pairs(model, design, group[0].prepend_bos),
-            pooling=settings.pooling,
-            progress=progress,
-        )
-        for observation in progress(observations, "scoring"):
-            yield _ranked(observation, design, settings)
+    for found in observe_candidates(model, candidates, design, corpus, settings, progress=progress):
+        if isinstance(found, Refused):
+            yield RankedCandidate(_refused_rows(found, concepts), [])
+        else:
+            yield _ranked(found, design, settings)
 
 
 def compare(rows: Sequence[dict[str, Any]], concepts: ConceptSet) -> None:
@@ -225,41 +215,7 @@ def compare(rows: Sequence[dict[str, Any]], concepts: ConceptSet) -> None:
             row["mean_rank"] = float(np.mean(ranks)) if ranks else float(len(healthy))
 
 
-@dataclass(frozen=True)
-class _Refused:
-    """A candidate that cannot be read or does not fit, and why."""
-
-    candidate: Candidate
-    reason: str
-
-
-def _groups(
-    model: LanguageModel, candidates: Sequence[Candidate], texts: int
-) -> Iterator[list[SparseAutoencoder] | _Refused]:
-    """Load candidates into groups that share BOS rule and context size and fit in memory.
-
-    Both shape the corpus sample: a candidate's numbers must not depend on its company.
-    """
-    limit = _memory_limit(model.device)
-    waiting: dict[tuple[bool, int], list[SparseAutoencoder]] = {}
-    held = 0.0
-    for candidate in candidates:
-        try:
-            sae = SparseAutoencoder.load(candidate, device=model.device)
-            sae.check_fits(model)
-        except CandidateError as error:
-            yield _Refused(candidate, str(error))
-            continue
-        size = 4.0 * sae.width * (2 * sae.d_in + texts)
-        if held and held + size > limit:
-            yield from waiting.values()
-            waiting, held = {}, 0.0
-        waiting.setdefault((sae.prepend_bos, context_size(model, sae)), []).append(sae)
-        held += size
-    yield from waiting.values()
-
-
-def _refused_rows(refused: _Refused, concepts: ConceptSet) -> list[dict[str, Any]]:
+def _refused_rows(refused: Refused, concepts: ConceptSet) -> list[dict[str, Any]]:
     return [
         {
             "sae": refused.candidate.name,
@@ -294,24 +250,12 @@ def _ranked(
     return RankedCandidate([_row(observation, score) for score in scores], features)
 
 
-def _memory_limit(device: str) -> float:
-    """Bytes that candidates may hold together: half of what the device has."""
-    if device.startswith("cuda"):
-        return torch.cuda.mem_get_info(device)[0] / 2
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2
-
-
 def _row(observation: Observation, score: ConceptScore) -> dict[str, Any]:
-    sae, sample = observation.sae, observation.sample
-    warnings = [*sae.warnings, *score.warnings]
+    sae, sample, pairs = observation.sae, observation.sample, observation.pairs
+    health, suspicions = judge_health(observation)
+    warnings = [*sae.warnings, *suspicions, *score.warnings]
     if sample.tokens < ENOUGH_SAMPLE_TOKENS:
         warnings.append(f"q999 and health rest on {sample.tokens:,} tokens only")
-    health = "ok"
-    if not sample.fvu <= 1:
-        health = (
-            f"FVU {sample.fvu:.2f}: reconstructs worse than the mean; "
-            "another layer, model or normalisation than it was trained on?"
-        )
     low, high = score.interval()
     return {
         "sae": sae.name,
@@ -326,6 +270,9 @@ def _row(observation: Observation, score: ConceptScore) -> dict[str, Any]:
         "fvu": sample.fvu,
         "dead_share": sample.dead_share,
         "tokens": sample.tokens,
+        "l0_pairs": pairs.l0,
+        "fvu_pairs": pairs.fvu,
+        "dead_share_pairs": pairs.dead_share,
         "i_cdf": score.i_cdf,
         **{f"l0_t{level * 100:.0f}": score.l0[level] for level in LEVELS},
         "called_features": score.called_features,

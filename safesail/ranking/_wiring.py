@@ -1,0 +1,149 @@
+"""Does a candidate belong where it says it does? It is tried on what it might have been made for.
+
+A few content tokens are rebuilt from the candidate's own hook point, from the same one of every
+other layer, from its inputs scaled as SAELens scales them in training, and from its inputs turned
+at random. Error is compared coordinate by coordinate, each by its own variance: a few coordinates
+of huge variance would else hide all others.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from safesail.errors import ModelError
+from safesail.language_model import LanguageModel, TokenizedText
+from safesail.ranking._activations import Site
+from safesail.ranking._sample import Code, Firings
+from safesail.sparse_autoencoder import SparseAutoencoder
+
+_TOKENS = 64
+# With fewer tokens, nothing is said.
+_LEAST_TOKENS = 32
+_TEXTS = 16
+_TOKENS_PER_TEXT = 24
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """Share of the variance left unexplained, mean over coordinates, on a few content tokens.
+
+    Attributes:
+        own: at the candidate's own site.
+        layers: at the same site of other layers, by the hook point read.
+        scaled: with inputs scaled to a mean norm of sqrt(d_in), and the result scaled back; None
+            for an SAE that scales each input itself, or that rebuilds another hook point.
+        scale: that factor.
+        turned: with the signs and places of the inputs' coordinates drawn at random; what is left
+            of the candidate's knowledge of the model then is its dictionary's size.
+    """
+
+    own: float
+    layers: dict[str, float]
+    scaled: float | None
+    scale: float
+    turned: float
+
+
+class Probe:
+    """A few content tokens at sites of every layer."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        sample: Sequence[TokenizedText],
+        sites: Sequence[Site],
+        *,
+        prepend_bos: bool,
+    ) -> None:
+        """Read them, in one forward pass through all layers.
+
+        Args:
+            model: the language model.
+            sample: the corpus sample; the beginnings of some of its texts are read.
+            sites: of the candidates.
+            prepend_bos: whether texts begin with BOS.
+        """
+        self._siblings = {site: _siblings(model, site) for site in sites}
+        all_sites = {s for siblings in self._siblings.values() for s in siblings} | set(sites)
+        points = sorted({point for site in all_sites for point in site})
+        step = max(1, len(sample) // _TEXTS)
+        starts = [
+            TokenizedText(
+                text.document,
+                text.start,
+                text.token_ids[:_TOKENS_PER_TEXT],
+                text.token_strings[:_TOKENS_PER_TEXT],
+            )
+            for text in sample[::step][:_TEXTS]
+        ]
+        batches = model.batches(starts, prepend_bos=prepend_bos)
+        _, ((batch, found), *_) = model.observe_and_calibrate(batches, points)
+        content = batch.content_mask
+        for observation in found.values():
+            content = content & observation.content_mask
+        tokens = int(content.sum())
+        chosen = torch.linspace(0, tokens - 1, min(tokens, _TOKENS)).long()
+        self._values = {
+            point: observation.activations[content][chosen.to(content.device)]
+            for point, observation in found.items()
+        }
+        self._tokens = len(chosen)
+
+    def try_on(self, sae: SparseAutoencoder) -> Wiring | None:
+        """Try a candidate; None where the sample has too few tokens to tell."""
+        if self._tokens < _LEAST_TOKENS:
+            return None
+        site = Site(sae.hook_point, sae.output_hook_point)
+        inputs, targets = self._values[site.read], self._values[site.rebuilt]
+        siblings = self._siblings[site]
+        own = _unexplained(sae, inputs, targets)
+        layers = {
+            other.read: _unexplained(sae, self._values[other.read], self._values[other.rebuilt])
+            for other in siblings
+        }
+        scale = sae.d_in**0.5 / inputs.norm(dim=1).mean().item()
+        same = site.read == site.rebuilt
+        scaled = _unexplained(sae, inputs, targets, scale) if same else None
+        generator = torch.Generator().manual_seed(0)
+        places = torch.randperm(sae.d_in, generator=generator).to(inputs.device)
+        signs = torch.randint(0, 2, (sae.d_in,), generator=generator).to(inputs) * 2 - 1
+        turned = inputs[:, places] * signs
+        return Wiring(
+            own, layers, scaled, scale, _unexplained(sae, turned, turned if same else targets)
+        )
+
+
+def _siblings(model: LanguageModel, site: Site) -> list[Site]:
+    """The same site in the other layers, where they have it in the same size."""
+    found = []
+    for layer in range(model.layers):
+        other = Site(*(re.sub(r"^blocks\.\d+\.", f"blocks.{layer}.", point) for point in site))
+        try:
+            fits = other != site and all(
+                model.activation_size(mine) == model.activation_size(theirs)
+                for mine, theirs in zip(site, other, strict=True)
+            )
+        except ModelError:
+            continue
+        if fits:
+            found.append(other)
+    return found
+
+
+def _unexplained(
+    sae: SparseAutoencoder, inputs: Tensor, targets: Tensor, scale: float = 1.0
+) -> float:
+    activations = sae.encode(inputs * scale)
+    code = Code(activations)
+    for firings in Firings.of(activations):
+        code.add(firings)
+    rebuilt = sae.decode(code.tensor()) / scale
+    error = (targets - rebuilt).square().mean(0)
+    variance = targets.var(0, correction=0)
+    varying = variance > 0
+    return float((error[varying] / variance[varying]).mean())
