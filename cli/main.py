@@ -8,6 +8,7 @@ import typer
 
 from . import (
     collect,
+    convert_sae,
     demo,
     doctor,
     explain,
@@ -36,6 +37,7 @@ app.command("demo")(demo.demo)
 app.command("init")(init.init)
 app.command("doctor")(doctor.doctor)
 app.command("list-saes")(list_saes.list_saes)
+app.command("convert-sae")(convert_sae.convert_sae)
 app.command("train-saes")(train_saes.train_saes)
 app.command("rank-saes")(rank_saes.rank_saes)
 app.command("collect")(collect.collect)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,12 @@ from hub import Endpoint, hub, run_with_hub
 from published import D_IN, WIDTH, Published, inputs, publish_all
 
 from safesail.errors import CandidateError
-from safesail.sparse_autoencoder import SparseAutoencoder, directory, find_candidates
+from safesail.sparse_autoencoder import (
+    SparseAutoencoder,
+    convert,
+    directory,
+    find_candidates,
+)
 from safesail.sparse_autoencoder._formats import LAYOUTS, SAFE_SAIL
 
 REFUSED = {"temporal", "mntss_clt_layer_transcoder"}
@@ -91,6 +97,30 @@ def test_every_layout_as_a_local_copy(root: Path, published: list[Published]) ->
         check(case, [sae.hook_point, sae.output_hook_point], z, sae.decode(z))
         assert candidate.layer == sae.layer
         assert candidate.fingerprint() == sae.fingerprint
+
+
+def test_every_layout_converts_to_a_folder_of_saelens(
+    root: Path, published: list[Published], tmp_path: Path
+) -> None:
+    from sae_lens import SAE
+
+    for number, case in enumerate(published):
+        folder = convert(root / case.place, tmp_path / str(number))
+        with torch.no_grad():
+            written = SAE.load_from_disk(folder, device="cpu")
+            written.turn_off_forward_pass_hook_z_reshaping()
+            z = written.encode(inputs())
+        check(case, _hook_points(written.cfg.metadata, case), z, written(inputs()).detach())
+        (candidate,) = find_candidates([str(folder)], folder)
+        again = SparseAutoencoder.load(candidate, device="cpu")
+        hook_points = [again.hook_point, again.output_hook_point]
+        check(case, hook_points, again.encode(inputs()), again.decode(again.encode(inputs())))
+
+
+def _hook_points(metadata: Any, case: Published) -> list[str]:
+    """As SAELens names them: of Gemma Scope 2's transcoders what safesail says more exactly."""
+    reads = metadata.hook_name.replace("hook_mlp_in", "mlp.hook_in")
+    return [reads, metadata.hook_name_out or reads]
 
 
 def test_patterns_find_every_layout(root: Path, published: list[Published]) -> None:
