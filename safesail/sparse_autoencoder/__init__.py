@@ -11,10 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from safesail.sparse_autoencoder._candidates import Candidate, find_candidates
     from safesail.sparse_autoencoder._convert import convert
-    from safesail.sparse_autoencoder._convert import convert
     from safesail.sparse_autoencoder._directory import DirectoryEntry, directory
-    from safesail.sparse_autoencoder._downloads import Downloads, pending_downloads
-    from safesail.sparse_autoencoder._filters import SaeFilter
     from safesail.sparse_autoencoder._downloads import Downloads, pending_downloads
     from safesail.sparse_autoencoder._filters import SaeFilter
     from safesail.sparse_autoencoder._sparse_autoencoder import SparseAutoencoder
@@ -51,18 +48,14 @@ __all__ = [
     "Candidate",
     "DirectoryEntry",
     "Downloads",
-    "Downloads",
     "Recipe",
-    "SaeFilter",
     "SaeFilter",
     "SparseAutoencoder",
     "TrainedSae",
     "TrainingStep",
     "convert",
-    "convert",
     "directory",
     "find_candidates",
-    "pending_downloads",
     "pending_downloads",
     "read_activations",
     "site_hook_point",
@@ -82,18 +75,14 @@ _HOMES = {
     "Candidate": "_candidates",
     "DirectoryEntry": "_directory",
     "Downloads": "_downloads",
-    "Downloads": "_downloads",
     "Recipe": "_train_recipe",
-    "SaeFilter": "_filters",
     "SaeFilter": "_filters",
     "SparseAutoencoder": "_sparse_autoencoder",
     "TrainedSae": "_train",
     "TrainingStep": "_train",
     "convert": "_convert",
-    "convert": "_convert",
     "directory": "_directory",
     "find_candidates": "_candidates",
-    "pending_downloads": "_downloads",
     "pending_downloads": "_downloads",
     "read_activations": "_train_data",
     "site_hook_point": "_train_recipe",
