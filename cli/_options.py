@@ -15,6 +15,24 @@ StudyOption = Annotated[
 LayerOption = Annotated[
     int | None, typer.Option("--layer", help="Only candidates at this layer.", min=0)
 ]
+LayersOption = Annotated[
+    str | None,
+    typer.Option("--layers", "--layer", help="Only SAEs at these layers, e.g. 10-14,20."),
+]
+WidthOption = Annotated[
+    str | None,
+    typer.Option("--width", help="Only SAEs of this many features, e.g. 16k or 16k-65k."),
+]
+L0Option = Annotated[
+    str | None, typer.Option("--l0", help="Only SAEs whose makers state this L0, e.g. 50-100.")
+]
+SaePatternOption = Annotated[
+    str | None,
+    typer.Option("--sae", help="Only SAEs of this name or release:sae_id; * matches any text."),
+]
+YesOption = Annotated[
+    bool, typer.Option("--yes", "-y", help="Download published SAEs without asking.")
+]
 SaeOption = Annotated[
     str | None, typer.Option("--sae", help="Name of the SAE; by default the best ranked.")
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+from ._downloads import approval
 from ._options import (
     ConceptOption,
     DebugOption,
@@ -14,6 +15,7 @@ from ._options import (
     OverwriteOption,
     SaeOption,
     StudyOption,
+    YesOption,
 )
 from ._output import note, number, print_json, print_table, progress, say
 from ._selection import selection
@@ -27,6 +29,7 @@ def collect(
     layer: LayerOption = None,
     concept: ConceptOption = None,
     limit: LimitOption = None,
+    yes: YesOption = False,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
     debug: DebugOption = False,
@@ -42,7 +45,9 @@ def collect(
     from safesail.study import Study
 
     chosen = selection(sae=sae, layer=layer, concepts=concept, limit=limit)
-    found = run(Study.open(study), chosen, overwrite=overwrite, progress=progress)
+    found = run(
+        Study.open(study), chosen, overwrite=overwrite, progress=progress, approve=approval(yes)
+    )
     if json:
         print_json({"sae": found.sae, "layer": found.layer, "features": found.rows})
         return

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ._downloads import approval
 from ._options import (
     ConceptOption,
     DebugOption,
@@ -17,6 +18,7 @@ from ._options import (
     OverwriteOption,
     SaeOption,
     StudyOption,
+    YesOption,
 )
 from ._output import interval, note, print_json, print_table, progress, say
 from ._selection import selection
@@ -43,6 +45,7 @@ def explain(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Estimate the judge's calls and tokens; ask nothing.")
     ] = False,
+    yes: YesOption = False,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
     debug: DebugOption = False,
@@ -68,7 +71,14 @@ def explain(
             "name the model there with --judge-model", param_hint="--judge-url"
         )
     chosen = selection(sae=sae, layer=layer, concepts=concept, limit=limit)
-    found = run(opened, chosen, dry_run=dry_run, overwrite=overwrite, progress=progress)
+    found = run(
+        opened,
+        chosen,
+        dry_run=dry_run,
+        overwrite=overwrite,
+        progress=progress,
+        approve=approval(yes),
+    )
     if found.estimate is not None:
         if json:
             print_json(vars(found.estimate))

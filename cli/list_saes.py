@@ -6,7 +6,14 @@ from typing import Annotated
 
 import typer
 
-from ._options import DebugOption, JsonOption
+from ._options import (
+    DebugOption,
+    JsonOption,
+    L0Option,
+    LayersOption,
+    SaePatternOption,
+    WidthOption,
+)
 from ._output import note, number, print_json, print_table, say
 
 
@@ -17,6 +24,10 @@ def list_saes(
     release: Annotated[
         str | None, typer.Option("--release", help="List every SAE of this release.")
     ] = None,
+    layers: LayersOption = None,
+    width: WidthOption = None,
+    l0: L0Option = None,
+    sae: SaePatternOption = None,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -26,30 +37,37 @@ def list_saes(
     Examples:
       safesail list-saes --model gemma-2-2b
       safesail list-saes --release gemma-scope-2b-pt-res-canonical
+      safesail list-saes --model gemma-2-2b --layers 10-14 --width 16k-65k --l0 50-100
+      safesail list-saes --sae 'gpt2-small-*:blocks.8.*'
     """
     from safesail.errors import InputError
-    from safesail.sparse_autoencoder import directory
+    from safesail.sparse_autoencoder import SaeFilter, directory
 
-    entries = [e for e in directory(model) if release in (None, e.release)]
-    if not entries:
+    wanted = SaeFilter.parse(layers=layers, width=width, l0=l0, name=sae)
+    of_model = [e for e in directory(model) if release in (None, e.release)]
+    if not of_model:
         what = f"release {release!r}" if release else f"model {model!r}"
         raise InputError(
             f"SAELens' directory has no {what}; `safesail list-saes` lists all releases"
         )
+    entries = [e for e in of_model if e.fits(wanted)]
+    if not entries:
+        raise InputError(f"of the {len(of_model):,} SAEs there, none has {wanted}")
     if json:
         print_json([vars(entry) for entry in entries])
-    elif release:
+    elif release or wanted:
         print_table(
-            ("candidate", "layer", "L0"),
+            ("candidate", "layer", "width", "L0"),
             [
                 (
                     f"{e.release}:{e.sae_id}",
                     "–" if e.layer is None else str(e.layer),
+                    "–" if e.width is None else f"{e.width:,}",
                     number(e.l0, 0),
                 )
                 for e in entries
             ],
-            numbers=(1, 2),
+            numbers=(1, 2, 3),
         )
     else:
         releases: dict[str, list] = {}

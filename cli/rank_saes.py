@@ -5,16 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ._downloads import approval
 from ._options import (
     ConceptOption,
     DebugOption,
     JsonOption,
-    LayerOption,
+    L0Option,
+    LayersOption,
     OverwriteOption,
+    SaePatternOption,
     StudyOption,
+    WidthOption,
+    YesOption,
 )
 from ._output import interval, note, number, print_json, print_table, progress, say
-from ._selection import selection
 
 if TYPE_CHECKING:
     from safesail.ranking import Ranking
@@ -24,8 +28,12 @@ _NAMES_SHOWN = 4
 
 def rank_saes(
     study: StudyOption = Path(),
-    layer: LayerOption = None,
+    layers: LayersOption = None,
+    width: WidthOption = None,
+    l0: L0Option = None,
+    sae: SaePatternOption = None,
     concept: ConceptOption = None,
+    yes: YesOption = False,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
     debug: DebugOption = False,
@@ -36,17 +44,20 @@ def rank_saes(
     Examples:
       safesail rank-saes
       safesail rank-saes --layer 12 --concept fraud
+      safesail rank-saes --layers 10-14,20 --width 16k --l0 50-100
     """
-    from safesail.pipeline import rank
+    from safesail.pipeline import Selection, rank
+    from safesail.sparse_autoencoder import SaeFilter
     from safesail.study import Study
 
     opened = Study.open(study)
-    chosen = selection(layer=layer, concepts=concept)
-    ranking = rank(opened, chosen, overwrite=overwrite, progress=progress)
+    wanted = SaeFilter.parse(layers=layers, width=width, l0=l0, name=sae)
+    chosen = Selection(candidates=wanted, concepts=tuple(concept or ()))
+    ranking = rank(opened, chosen, overwrite=overwrite, progress=progress, approve=approval(yes))
     if json:
         print_json(ranking.rows)
         return
-    print_ranking(ranking, chosen.concepts, layer)
+    print_ranking(ranking, chosen.concepts)
     note(f"written: {opened.rankings}, ranking.png and features/ beside it")
 
 

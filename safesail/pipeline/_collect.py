@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from safesail.errors import CandidateError
 from safesail.pipeline._rank import rank_in
 from safesail.pipeline._selection import Selection, select_features
-from safesail.pipeline._workspace import Progress, Workspace, no_progress
+from safesail.pipeline._workspace import Approve, Progress, Workspace, no_progress
 from safesail.study import Study
 from safesail.tables import (
     CONTEXTS,
@@ -64,6 +64,7 @@ def collect(
     *,
     overwrite: bool = False,
     progress: Progress = no_progress,
+    approve: Approve | None = None,
 ) -> Collection:
     """Collect statistics and contexts of the chosen features of one SAE, ranking first if needed.
 
@@ -75,11 +76,14 @@ def collect(
         selection: which SAE (by default the best ranked), concepts, how many features.
         overwrite: discard results that other settings made, instead of refusing to go on.
         progress: wraps an iterable with a label.
+        approve: is told what must be downloaded of published SAEs, and says whether it may be;
+            None downloads it unasked.
 
     Raises:
         SafesailError: see `safesail.errors`.
     """
-    return collect_in(Workspace(study, overwrite, progress), selection or Selection())
+    workspace = Workspace(study, overwrite, progress, approve)
+    return collect_in(workspace, selection or Selection())
 
 
 def collect_in(workspace: Workspace, selection: Selection) -> Collection:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from safesail.pipeline._collect import Collection, collect_in
 from safesail.pipeline._selection import Selection
-from safesail.pipeline._workspace import Progress, Workspace, no_progress
+from safesail.pipeline._workspace import Approve, Progress, Workspace, no_progress
 from safesail.study import Study
 from safesail.tables import EXPLANATIONS, table_from_rows, write_bytes, write_table
 
@@ -54,6 +54,7 @@ def explain(
     dry_run: bool = False,
     overwrite: bool = False,
     progress: Progress = no_progress,
+    approve: Approve | None = None,
 ) -> Explanations:
     """Explain and score the chosen features of one SAE, running earlier stages if needed.
 
@@ -67,6 +68,8 @@ def explain(
         dry_run: estimate what the judge would be asked, and ask nothing.
         overwrite: discard results that other settings made, instead of refusing to go on.
         progress: wraps an iterable with a label.
+        approve: is told what must be downloaded of published SAEs, and says whether it may be;
+            None downloads it unasked.
 
     Raises:
         SafesailError: see `safesail.errors`.
@@ -74,7 +77,7 @@ def explain(
     from safesail.explaining import estimate, explain_features
     from safesail.pipeline._summary import summarize
 
-    workspace = Workspace(study, overwrite, progress)
+    workspace = Workspace(study, overwrite, progress, approve)
     # Before hours of collecting: without a key nothing could be asked afterwards.
     judge = None if dry_run else _judge(workspace)
     collection = collect_in(workspace, selection or Selection())

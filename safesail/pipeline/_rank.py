@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 from safesail.errors import CandidateError
 from safesail.pipeline._selection import Selection
-from safesail.pipeline._workspace import Progress, Workspace, no_progress, rows_of
+from safesail.pipeline._workspace import Approve, Progress, Workspace, no_progress, rows_of
 from safesail.study import Study
 from safesail.tables import FEATURES, RANKINGS, table_from_rows, write_bytes, write_table
 
 if TYPE_CHECKING:
     from safesail.ranking import Ranking
+    from safesail.sparse_autoencoder import SaeFilter
 
 
 def rank(
@@ -20,6 +21,7 @@ def rank(
     *,
     overwrite: bool = False,
     progress: Progress = no_progress,
+    approve: Approve | None = None,
 ) -> Ranking:
     """Rank the study's candidates by how finely they separate its concepts.
 
@@ -28,15 +30,19 @@ def rank(
 
     Args:
         study: the study.
-        selection: a layer restricts the candidates that are ranked now; what was ranked before
-            stays in the table.
+        selection: a layer and `candidates` restrict what is ranked now; what was ranked before
+            stays in the table. Of `candidates`, the result holds those alone, with their ranks
+            among all.
         overwrite: discard results that other settings made, instead of refusing to go on.
         progress: wraps an iterable with a label.
+        approve: is told what must be downloaded of published SAEs, and says whether it may be;
+            None downloads it unasked.
 
     Raises:
         SafesailError: see `safesail.errors`; what was ranked before the error is kept.
     """
-    return rank_in(Workspace(study, overwrite, progress), selection or Selection())
+    workspace = Workspace(study, overwrite, progress, approve)
+    return rank_in(workspace, selection or Selection())
 
 
 def rank_in(workspace: Workspace, selection: Selection) -> Ranking:
@@ -68,6 +74,7 @@ def rank_in(workspace: Workspace, selection: Selection) -> Ranking:
         if candidate.name not in done
         and (selection.layer is None or candidate.layer in (None, selection.layer))
         and selection.sae in (None, candidate.name)
+        and candidate.fits(selection.candidates)
     ]
 
     def save() -> None:
@@ -75,9 +82,13 @@ def rank_in(workspace: Workspace, selection: Selection) -> Ranking:
 
     if not rows and not waiting:
         layers = sorted({c.layer for c in workspace.candidates if c.layer is not None})
-        known = ", ".join(map(str, layers))
-        raise CandidateError(f"no candidate at layer {selection.layer}; there are some at: {known}")
+        asked = selection.candidates or f"layer {selection.layer}"
+        raise CandidateError(
+            f"no candidate of this study has {asked}; they are at layers: "
+            f"{', '.join(map(str, layers))}"
+        )
     if waiting:
+        workspace.ask_to_download(waiting)
         for scored in score_candidates(
             workspace.model,
             waiting,
@@ -101,6 +112,34 @@ def rank_in(workspace: Workspace, selection: Selection) -> Ranking:
         save()
         picture = plot_ranking(rows, concepts.top_level)
         write_bytes(study.folder / "ranking.png", picture)
+    if selection.candidates:
+        return _restricted(ranking, workspace, selection.candidates)
     if selection.layer is not None:
         ranking.best(selection.layer)  # says so where none of that layer could be ranked
     return ranking
+
+
+def _restricted(ranking: Ranking, workspace: Workspace, wanted: SaeFilter) -> Ranking:
+    """The part of a ranking that meets the conditions."""
+    from safesail.ranking import Ranking
+
+    stated = {candidate.name: candidate for candidate in workspace.candidates}
+    # Loaded, an SAE says its layer and width; of its L0, what its makers state is asked for.
+    rows = [
+        row
+        for row in ranking.rows
+        if wanted.admits(
+            names=(row["sae"], row["source"]),
+            layer=stated[row["sae"]].layer if row["layer"] is None else row["layer"],
+            width=stated[row["sae"]].width if row["width"] is None else row["width"],
+            l0=stated[row["sae"]].l0,
+            unknown=stated[row["sae"]].entry is None,
+        )
+    ]
+    if all(row["health"] != "ok" for row in rows):
+        reasons = "; ".join(sorted({f"{row['sae']}: {row['health']}" for row in rows}))
+        raise CandidateError(
+            f"no candidate with {wanted} could be ranked" + (f": {reasons}" if reasons else "")
+        )
+    names = {row["sae"] for row in rows}
+    return Ranking(rows, {n: found for n, found in ranking.features.items() if n in names})

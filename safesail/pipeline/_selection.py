@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
+
+from safesail.sparse_autoencoder import SaeFilter
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,9 @@ class Selection:
 
     layer: int | None = None
     """Restricts the candidates to one layer."""
+
+    candidates: SaeFilter = field(default_factory=SaeFilter)
+    """Restricts the candidates that are ranked: layers, widths, stated L0, names."""
 
     concepts: tuple[str, ...] = ()
     """Concepts that order the candidates and whose features are taken."""

@@ -19,12 +19,13 @@ from safesail.tables import TableSchema, read_configuration, read_table
 
 if TYPE_CHECKING:
     from safesail.language_model import LanguageModel, TokenizedText
-    from safesail.sparse_autoencoder import Candidate, SparseAutoencoder
+    from safesail.sparse_autoencoder import Candidate, Downloads, SparseAutoencoder
 
 # Templates whose change makes judged explanations others than before.
 _PROMPTS = ("explain", "simulate", "repair")
 
 Progress = Callable[[Iterable, str], Iterable]
+Approve = Callable[["Downloads"], bool]
 
 
 def no_progress(items: Iterable, label: str) -> Iterable:
@@ -35,18 +36,26 @@ def no_progress(items: Iterable, label: str) -> Iterable:
 class Workspace:
     """A study with what its stages load, once."""
 
-    def __init__(self, study: Study, overwrite: bool, progress: Progress) -> None:
+    def __init__(
+        self,
+        study: Study,
+        overwrite: bool,
+        progress: Progress,
+        approve: Approve | None = None,
+    ) -> None:
         """Nothing is loaded yet.
 
         Args:
             study: the study.
             overwrite: discard results of other settings instead of refusing to go on.
             progress: wraps an iterable with a label.
+            approve: says whether published SAEs may be downloaded; None downloads unasked.
         """
         self.study = study
         self.settings = study.configuration
         self.overwrite = overwrite
         self.progress = progress
+        self._approve = approve
 
     @cached_property
     def concepts(self) -> ConceptSet:
@@ -104,11 +113,28 @@ class Workspace:
 
         for candidate in self.candidates:
             if candidate.name == name:
+                self.ask_to_download([candidate])
                 sae = SparseAutoencoder.load(candidate, device=self.model.device)
                 sae.check_fits(self.model)
                 return sae
         names = ", ".join(candidate.name for candidate in self.candidates)
         raise CandidateError(f"no candidate {name!r} in this study; there are {names}")
+
+    def ask_to_download(self, candidates: Iterable[Candidate]) -> None:
+        """Ask before published SAEs are fetched, where someone is there to be asked.
+
+        Raises:
+            CandidateError: they may not be downloaded.
+        """
+        if self._approve is None:
+            return
+        from safesail.sparse_autoencoder import pending_downloads
+
+        downloads = pending_downloads(candidates)
+        if downloads is not None and not self._approve(downloads):
+            raise CandidateError(
+                f"nothing was downloaded ({downloads}): restrict the SAEs, or allow it"
+            )
 
     @cached_property
     def corpus(self) -> Corpus:

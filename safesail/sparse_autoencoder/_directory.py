@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from safesail.language_model.names import same_model
+from safesail.sparse_autoencoder._filters import SaeFilter
 from safesail.sparse_autoencoder._names import l0_of_name, layer_of_name, width_of_name
 
 _SITE = re.compile(
@@ -56,6 +57,16 @@ class DirectoryEntry:
     width: int | None
     l0: float | None
     neuronpedia_id: str | None
+
+    def fits(self, wanted: SaeFilter) -> bool:
+        """Whether it meets the conditions; what is not stated meets none."""
+        return wanted.admits(
+            names=(f"{self.release}:{self.sae_id}", self.sae_id),
+            layer=self.layer,
+            width=self.width,
+            l0=self.l0,
+            unknown=False,
+        )
 
 
 def directory(model: str | None = None) -> list[DirectoryEntry]:
