@@ -149,8 +149,14 @@ def test_wrong_usage_exits_2(run: Run, arguments: list[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["explain", "--layer", "9"], "no candidate at layer 9"),
-        (["rank-saes", "--layer", "9"], "no candidate at layer 9"),
+        (
+            ["explain", "--layer", "9"],
+            "no candidate of this study has layer 9; they are at layers: ",
+        ),
+        (
+            ["rank-saes", "--layer", "9"],
+            "no candidate of this study has layer 9; they are at layers: ",
+        ),
         (["explain", "--concept", "theft"], "concept 'theft' has no pairs"),
         (["explain", "--sae", "none"], "no candidate 'none' in this study; there are first"),
         (["show", "3"], "no features in "),
