@@ -114,7 +114,7 @@ def test_what_is_left_out_has_the_documented_default() -> None:
         (("[model]", "[model]\nzzz = 1"), r"`model\.zzz` is an unknown key \(known here: device"),
         (('"m"', "5"), r"`model\.name`: input should be a valid string \(found 5\)"),
         (('"m"', "2024-01-01"), r"`model\.name`: .*found .*2024-01-01"),
-        (('["s"]', "[]"), r"`candidates\.saes`: .*at least 1"),
+        (('["s"]', "[5]"), r"`candidates\.saes\.0`: .*valid string \(found 5\)"),
         (('["s"]', '"s"'), r"`candidates\.saes`: .*list"),
         (("[corpus]", "[corpus]\nmax_tokens = -3"), r"`corpus\.max_tokens`: .*1000.*\(found -3\)"),
         (('path = "d.jsonl"', ""), r"`corpus\.sources\.0`: give exactly one of `path` and `hub`"),
@@ -137,7 +137,7 @@ def test_each_fault_is_named_with_its_place(change: tuple[str, str], message: st
 
 def test_several_faults_are_named_together() -> None:
     with pytest.raises(ConfigurationError, match=r"model\.name.*candidates\.saes"):
-        Configuration.from_toml(MINIMAL.replace('"m"', "1").replace('["s"]', "[]"), "x")
+        Configuration.from_toml(MINIMAL.replace('"m"', "1").replace('["s"]', "5"), "x")
 
 
 def test_open_reads_the_folder(tmp_path: Path) -> None:

@@ -27,7 +27,6 @@ _HELDOUT_SHARE = 20
 HELDOUT_TOKENS = 50_000
 # As long as texts usually are in training; attention's time grows with the square of the length.
 _LONGEST_TEXT = 1024
-_GIGABYTE = 1e9
 _MANIFEST = "manifest.json"
 
 
@@ -67,6 +66,11 @@ def spool_bytes(sizes: Iterable[int], tokens: int) -> int:
     return 4 * tokens * sum(sizes)
 
 
+def size_text(count: int) -> str:
+    """Bytes for people: `12.3 GB`, `45 MB`."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
 def require_room(folder: Path, needed: int, what: str) -> None:
     """Refuse before hours are spent.
 
@@ -76,8 +80,8 @@ def require_room(folder: Path, needed: int, what: str) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise StorageError(
-            f"{what} take up to {needed / _GIGABYTE:.2f} GB, {folder} has "
-            f"{free / _GIGABYTE:.2f} GB free: use fewer tokens, layers or sites"
+            f"{what} take up to {size_text(needed)} of disk, {folder} has {size_text(free)} free: "
+            "use fewer tokens, layers or sites"
         )
 
 

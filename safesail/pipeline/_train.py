@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safesail.errors import StorageError, StudyConflictError
-from safesail.pipeline._spool import Spool, context_size, require_room, spool, spool_bytes
+from safesail.pipeline._spool import (
+    Spool,
+    context_size,
+    require_room,
+    size_text,
+    spool,
+    spool_bytes,
+)
 from safesail.pipeline._sweep import Planned, Sweep, plan
 from safesail.pipeline._workspace import Progress, Workspace, no_progress
 from safesail.study import Study, require_same
@@ -23,7 +30,6 @@ if TYPE_CHECKING:
 
 _SETTINGS_FILE = "settings.json"
 _SPOOL = "activations"
-_GIGABYTE = 1e9
 # Weights, and Adam's two averages of each.
 _NUMBERS_PER_WEIGHT = 3
 
@@ -196,7 +202,7 @@ def _fill_spool(
     )
     announce(
         f"{len(waiting)} SAEs to train; {what} take up to "
-        f"{(activations + checkpoints) / _GIGABYTE:.2f} GB of disk, freed at the end"
+        f"{size_text(activations + checkpoints)} of disk, freed at the end"
     )
     folder = _work(study) / _SPOOL
     have = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -68,9 +68,9 @@ class Activations:
             order = np.random.default_rng([seed, number, part + 1]).permutation(rows)[skipped:]
             skipped = 0
             waiting = torch.cat([waiting, self.parts[part][torch.from_numpy(order)]])
-            whole = len(waiting) // size * size
-            yield from waiting[:whole].split(size)
-            waiting = waiting[whole:]
+            while len(waiting) >= size:
+                yield waiting[:size]
+                waiting = waiting[size:]
 
 
 class ActivationWriter:
