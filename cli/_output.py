@@ -90,11 +90,18 @@ def number(value: float | None, digits: int = 2) -> str:
     return f"{value:.{digits}f}"
 
 
-def interval(value: float | None, low: float | None, high: float | None) -> str:
+def interval(value: float | None, low: float | None, high: float | None, digits: int = 2) -> str:
     """An estimate with its 95 % interval."""
     if value is None or not math.isfinite(value):
         return "–"
-    return f"{value:.2f} [{number(low)}, {number(high)}]"
+    return f"{value:.{digits}f} [{number(low, digits)}, {number(high, digits)}]"
+
+
+def percent(share: float | None) -> str:
+    """A share of a table as whole per cent."""
+    if share is None or not math.isfinite(share):
+        return "–"
+    return f"{100 * share:.0f} %"
 
 
 def printable(text: str) -> str:

@@ -18,12 +18,30 @@ from ._options import (
     WidthOption,
     YesOption,
 )
-from ._output import interval, note, number, print_json, print_table, progress, say
+from ._output import interval, note, number, percent, print_json, print_table, progress, say
 
 if TYPE_CHECKING:
     from safesail.ranking import Ranking
 
 _NAMES_SHOWN = 4
+# Exit code where some candidates could not be ranked and the others were.
+_SOME_FAILED = 3
+_LEGEND = (
+    "=                    within the noise of the first place",
+    "L0, FVU, dead        on the corpus sample: active features per token, share of the variance "
+    "not rebuilt, features that never fire",
+    "separating features  features that tell a concept's texts from their twins and from other "
+    "concepts' texts with average precision 0.8 or more, copies once, all concepts together; "
+    "candidates are ordered by this, concept by concept",
+    "best separation      average precision of the best feature, picked on one half of the pairs "
+    "and judged on the other, mean over concepts; chance is that of a random order",
+    "I_CDF                mean share of pairs that a feature distinguishes (Safe-SAIL's metric)",
+    "best in              share of resamples of the pairs in which the SAE comes first",
+    "as good              other SAEs within the noise of the best one",
+    "called, least f      features of the best SAE that distinguish more pairs than chance would "
+    "(false discovery rate), and the smallest share of pairs at which one could be called",
+    "[ ]                  95 % interval over the pairs",
+)
 
 
 def rank_saes(
@@ -39,6 +57,8 @@ def rank_saes(
     debug: DebugOption = False,
 ) -> None:
     """Rank the candidates by how finely they separate your concepts, before any explanation.
+
+    Exit code 3 says that some candidates could not be ranked; the others were.
 
     \b
     Examples:
@@ -68,49 +88,52 @@ def print_ranking(
     lines = ranking.candidate_lines(concepts, layer)
     say(f"Candidates, best first, over {', '.join(concepts) or f'{lines[0].concepts} concepts'}:")
     print_table(
-        ("", "SAE", "hook point", "L0", "FVU", "dead", "I_CDF", "separation", "top 10",
-         "mean rank", "tied with best"),
+        ("", "SAE", "hook point", "width", "L0", "FVU", "dead", "separating features",
+         "best separation", "I_CDF", "mean rank", "best in"),
         [
             (
-                str(place),
+                f"{place}{'=' if line.tied and place > 1 else ''}",
                 line.sae,
                 line.hook_point,
+                f"{line.width:,}",
                 number(line.l0, 1),
                 number(line.fvu, 3),
-                f"{100 * line.dead_share:.0f} %",
-                number(line.i_cdf, 4),
+                percent(line.dead_share),
+                interval(line.separating, line.separating_low, line.separating_high, 0),
                 interval(line.separation, line.separation_low, line.separation_high),
-                number(line.separation_top10),
+                number(line.i_cdf, 4),
                 number(line.mean_rank, 1),
-                f"{line.tied} of {line.concepts}",
+                percent(line.best_probability),
             )
             for place, line in enumerate(lines, start=1)
         ],
-        numbers=(0, 3, 4, 5, 6, 8, 9, 10),
+        numbers=(3, 4, 5, 6, 7, 8, 9, 10, 11),
     )  # fmt: skip
     say("By concept:")
     print_table(
-        ("concept", "pairs", "best SAE", "separation", "chance", "features called", "tied"),
+        ("concept", "pairs", "independent", "best SAE", "best in", "as good", "separating features",
+         "best separation", "chance", "called", "least f"),
         [
             (
                 line.concept,
-                str(line.pairs),
+                f"{line.pairs:,}",
+                f"{line.independent_pairs:,}",
                 line.best,
+                percent(line.best_probability),
+                str(line.tied - 1),
+                interval(line.separating, line.separating_low, line.separating_high, 0),
                 interval(line.separation, line.separation_low, line.separation_high),
                 number(line.chance),
-                str(line.called_features),
-                str(line.tied),
+                f"{line.called_features:,}",
+                number(line.least_callable_f),
             )
             for line in ranking.concept_lines(layer)
             if (line.concept in concepts if concepts else "/" not in line.concept)
         ],
-        numbers=(1, 4, 5, 6),
-    )
-    say(
-        "separation: average precision of the best feature at telling a concept's texts from their "
-        "twins and from other concepts' texts, picked on one half of the pairs and judged on the "
-        "other; [95 % interval over pairs]."
-    )
+        numbers=(1, 2, 4, 5, 6, 7, 8, 9, 10),
+    )  # fmt: skip
+    for line in _LEGEND:
+        say(line)
     for name, reason in ranking.refused().items():
         note(f"not ranked: {name}: {reason}")
     for warning in ranking.warnings():

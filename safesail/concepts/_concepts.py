@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from safesail.errors import InputError
 
+# Twins may differ by so many words, whatever the ratio: "no" against "no, not at all" is no fault.
+_EVEN_WORDS = 5
+
 
 @dataclass(frozen=True)
 class ContrastPair:
@@ -24,6 +27,15 @@ class ContrastPair:
 
     where: str = ""
     """File and row it came from, for messages."""
+
+    template: str | None = None
+    """Name of the template it was filled in from; pairs of one template are one evidence."""
+
+    @property
+    def is_uneven(self) -> bool:
+        """Whether one text is so much longer than the other that length tells them apart."""
+        short, long = sorted((len(self.positive.split()), len(self.negative.split())))
+        return long > 2 * short and long - short > _EVEN_WORDS
 
 
 class ConceptSet:
@@ -84,7 +96,10 @@ class ConceptSet:
         """Digest of every pair: 16 hex digits."""
         digest = hashlib.sha256()
         for pair in sorted(self.pairs, key=lambda p: (p.concept, p.positive, p.negative)):
-            for part in (pair.concept, pair.positive, pair.negative):
+            parts = [pair.concept, pair.positive, pair.negative]
+            if pair.template is not None:
+                parts.append(pair.template)
+            for part in parts:
                 digest.update(part.encode() + b"\0")
         return digest.hexdigest()[:16]
 

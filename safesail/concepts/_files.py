@@ -16,34 +16,46 @@ from safesail.concepts._concepts import ConceptSet, ContrastPair
 from safesail.errors import InputError
 from safesail.unicode import is_unicode
 
+_FAULTS_SHOWN = 5
 _NAME = re.compile(r"[\w-]+(/[\w-]+)*")
 
 
 def load_concepts(references: Sequence[str], folder: Path) -> ConceptSet:
     """Load concepts from files and from the sets that ship with safesail.
 
-    JSONL and CSV have the columns `concept`, `positive`, `negative` (others are ignored); TOML has
-    `[[concept]]` tables with `name` and `pairs = [{positive = "...", negative = "..."}]`. A name
-    with slashes, `violence/insult`, is a child. Pairs that repeat are kept once.
+    JSONL and CSV have the columns `concept`, `positive`, `negative` and, if pairs were filled in
+    from templates, `template` (others are ignored); TOML has `[[concept]]` tables with `name` and
+    `pairs = [{positive = "...", negative = "..."}]`. A name with slashes, `violence/insult`, is a
+    child. Pairs that repeat are kept once.
 
     Args:
         references: paths relative to `folder`, or `builtin:starter`, `builtin:lab`.
         folder: base of relative paths.
 
     Raises:
-        InputError: a file is missing, not UTF-8, malformed (the row is named), or holds a concept
-            without pairs, an empty text or a pair of identical twins.
+        InputError: a file is missing, not UTF-8, malformed, or holds a concept without pairs, an
+            empty text or a pair of identical twins; each such row is named.
     """
     pairs: list[ContrastPair] = []
     for reference in references:
-        found = list(_read(reference, folder))
+        found, faults = [], []
+        for where, row in _read(reference, folder):
+            try:
+                found.append(_pair(row, where))
+            except InputError as error:
+                faults.append(str(error))
+        if faults:
+            more = len(faults) - _FAULTS_SHOWN
+            raise InputError(
+                "; ".join(faults[:_FAULTS_SHOWN]) + (f"; and {more} rows more" if more > 0 else "")
+            )
         if not found:
             raise InputError(f"no contrast pairs in {reference}: add some")
         pairs += found
     return ConceptSet(pairs)
 
 
-def _read(reference: str, folder: Path) -> Iterator[ContrastPair]:
+def _read(reference: str, folder: Path) -> Iterator[tuple[str, Any]]:
     if reference.startswith("builtin:"):
         name = reference.removeprefix("builtin:")
         resource = files("safesail.data") / "concepts" / f"{name}.jsonl"
@@ -58,8 +70,7 @@ def _read(reference: str, folder: Path) -> Iterator[ContrastPair]:
         if path.suffix not in readers:
             raise InputError(f"{path}: concepts are read from .jsonl, .csv or .toml")
         rows = readers[path.suffix](_text(path), str(path))
-    for where, row in rows:
-        yield _pair(row, where)
+    yield from rows
 
 
 def _text(path: Path) -> str:
@@ -126,7 +137,10 @@ def _pair(row: Any, where: str) -> ContrastPair:
         )
     if positive == negative:
         raise InputError(f"{where}: positive and negative are identical twins; one must differ")
-    return ContrastPair(concept, positive, negative, where)
+    template = row.get("template") or None
+    if template is not None and not (isinstance(template, str) and is_unicode(template)):
+        raise InputError(f"{where}: 'template' is not text")
+    return ContrastPair(concept, positive, negative, where, template)
 
 
 def _absent(row: dict[str, Any], keys: Iterable[str]) -> list[str]:

@@ -1,13 +1,10 @@
 """Rank candidate SAEs by how finely they separate the user's concepts, before any explanation."""
 
+from safesail.ranking._compare import compare
 from safesail.ranking._plot import plot_ranking
-from safesail.ranking._rank import (
-    REFUSED,
-    RankedCandidate,
-    Ranking,
-    compare,
-    score_candidates,
-)
+from safesail.ranking._rank import RankedCandidate, score_candidates
+from safesail.ranking._ranking import Ranking
+from safesail.ranking._rows import REFUSED
 from safesail.ranking._summary import CandidateLine, ConceptLine
 from safesail.ranking._texts import tokenize_corpus
 

@@ -12,8 +12,8 @@ from safesail.corpus import Corpus
 from safesail.errors import CandidateError
 from safesail.language_model import LanguageModel, TokenizedText
 from safesail.ranking._activations import Progress, Site, SiteTokens, Spool, read_sites
+from safesail.ranking._design import PairDesign
 from safesail.ranking._observe import Observation
-from safesail.ranking._score import PairDesign
 from safesail.ranking._texts import context_size, tokenize_corpus, tokenize_pairs
 from safesail.ranking._wiring import Probe
 from safesail.sparse_autoencoder import Candidate, SparseAutoencoder

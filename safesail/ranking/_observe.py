@@ -45,6 +45,7 @@ class Observation:
         self.pairs = TokenStatistics(sae.width, sae.d_out)
         self.pooled: NDArray[np.float32] = np.zeros((texts, sae.width), dtype=np.float32)
         self.wiring: Wiring | None = None
+        self._q999: NDArray[np.float32] | None = None
         self._pooling = pooling
 
     @property
@@ -53,9 +54,14 @@ class Observation:
         return Site(self.sae.hook_point, self.sae.output_hook_point)
 
     def q999(self) -> NDArray[np.float32]:
-        """q999 on the sample; for features silent there, their largest value on the texts."""
-        q999 = self.sample.q999()
-        return np.where(self.sample.fired > 0, q999, self.pooled.max(0))
+        """q999 on the sample; for features silent there, their largest value on the texts.
+
+        To be asked for when all tokens have been added; found once.
+        """
+        if self._q999 is None:
+            q999 = self.sample.q999()
+            self._q999 = np.where(self.sample.fired > 0, q999, self.pooled.max(0))
+        return self._q999
 
     def add(self, tokens: SiteTokens) -> None:
         """Encode and count the content tokens of one batch at the candidate's site.

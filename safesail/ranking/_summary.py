@@ -7,6 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+from safesail.ranking._compare import places
+
+Rows = Sequence[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -14,26 +19,34 @@ class CandidateLine:
     """A candidate over several concepts, equally weighted.
 
     Attributes:
+        separating: separating features of all concepts together.
+        separating_low: lower end of its 95 % interval over resampled pairs.
+        separating_high: upper end.
         separation: mean over concepts of the cross-fitted average precision of the best feature.
         separation_low: lower end of its 95 % interval over resampled pairs.
         separation_high: upper end.
         chance: mean over concepts of the average precision of a random order.
-        tied: concepts where the candidate is the best or within the noise of it.
+        best_probability: share of the resamples in which its mean rank is the first.
+        tied: whether its mean rank is within the noise of the first one's.
     """
 
     sae: str
     hook_point: str
+    width: int
     l0: float
     fvu: float
     dead_share: float
     i_cdf: float
+    separating: int
+    separating_low: float
+    separating_high: float
     separation: float
     separation_low: float
     separation_high: float
-    separation_top10: float
     chance: float
     mean_rank: float
-    tied: int
+    best_probability: float
+    tied: bool
     concepts: int
 
 
@@ -43,47 +56,41 @@ class ConceptLine:
 
     concept: str
     pairs: int
+    independent_pairs: int
     best: str
+    separating: int
+    separating_low: float
+    separating_high: float
     separation: float
     separation_low: float
     separation_high: float
     chance: float
     called_features: int
+    least_callable_f: float
+    best_probability: float
     tied: int
 
 
-def candidate_line(rows: Sequence[dict[str, Any]]) -> CandidateLine:
-    """Sum up one candidate's rows of the rankings table, one per concept."""
-    first = rows[0]
-    resamples = np.array([row["separation_resamples"] for row in rows], dtype=float)
-    # A concept on which no feature distinguishes anything does not vary: it stays at chance.
-    value = np.array([[row["separation_best"]] for row in rows], dtype=float)
-    resamples = np.where(np.isfinite(resamples), resamples, value)
-    usable = np.isfinite(resamples).all(axis=1)
-    low, high = (
-        np.quantile(resamples[usable].mean(axis=0), [0.025, 0.975])
-        if usable.any()
-        else (np.nan, np.nan)
+def candidate_lines(candidates: Sequence[Rows]) -> list[CandidateLine]:
+    """Sum up candidates, best first, each from its rows of the rankings table, one per concept."""
+    if not candidates:
+        return []
+    counts, precision = (
+        np.array([[_resamples(row, column) for row in rows] for rows in candidates])
+        for column in ("separating", "separation")
     )
-    return CandidateLine(
-        sae=first["sae"],
-        hook_point=first["hook_point"],
-        l0=first["l0"],
-        fvu=first["fvu"],
-        dead_share=first["dead_share"],
-        i_cdf=_mean(rows, "i_cdf"),
-        separation=_mean(rows, "separation_best"),
-        separation_low=float(low),
-        separation_high=float(high),
-        separation_top10=_mean(rows, "separation_top10"),
-        chance=_mean(rows, "separation_chance"),
-        mean_rank=_mean(rows, "rank"),
-        tied=sum(bool(row["tied_with_best"]) for row in rows),
-        concepts=len(rows),
-    )
+    # [candidates, concepts, resamples] -> mean over concepts of the places, [candidates, resamples]
+    mean_places = places(counts.T, precision.T).T.mean(axis=1)
+    first = mean_places == mean_places.min(axis=0)
+    probability = (first / first.sum(axis=0)).mean(axis=1)
+    behind = np.quantile(mean_places - mean_places[0], 0.025, axis=1)
+    return [
+        _candidate_line(rows, float(probability[place]), bool(behind[place] <= 0))
+        for place, rows in enumerate(candidates)
+    ]
 
 
-def concept_line(rows: Sequence[dict[str, Any]]) -> ConceptLine | None:
+def concept_line(rows: Rows) -> ConceptLine | None:
     """Sum up one concept's rows; None where no candidate could be ranked on it."""
     ranked = [row for row in rows if row.get("rank") is not None]
     if not ranked:
@@ -92,17 +99,60 @@ def concept_line(rows: Sequence[dict[str, Any]]) -> ConceptLine | None:
     return ConceptLine(
         concept=best["concept"],
         pairs=best["pairs"],
+        independent_pairs=best["independent_pairs"],
         best=best["sae"],
+        separating=best["separating_features"],
+        separating_low=best["separating_features_low"],
+        separating_high=best["separating_features_high"],
         separation=best["separation_best"],
         separation_low=best["separation_best_low"],
         separation_high=best["separation_best_high"],
         chance=best["separation_chance"],
         called_features=best["called_features"],
+        least_callable_f=best["least_callable_f"],
+        best_probability=best["best_probability"],
         tied=sum(bool(row["tied_with_best"]) for row in ranked),
     )
 
 
-def _mean(rows: Sequence[dict[str, Any]], column: str) -> float:
+def _candidate_line(rows: Rows, best_probability: float, tied: bool) -> CandidateLine:
+    first = rows[0]
+    counts = np.array([_resamples(row, "separating") for row in rows]).sum(axis=0)
+    total = sum(row["separating_features"] for row in rows)
+    precision = np.array([_resamples(row, "separation") for row in rows]).mean(axis=0)
+    separation = _mean(rows, "separation_best")
+    return CandidateLine(
+        sae=first["sae"],
+        hook_point=first["hook_point"],
+        width=first["width"],
+        l0=first["l0"],
+        fvu=first["fvu"],
+        dead_share=first["dead_share"],
+        i_cdf=_mean(rows, "i_cdf"),
+        separating=total,
+        separating_low=float(min(total, np.quantile(counts, 0.025))),
+        separating_high=float(max(total, np.quantile(counts, 0.975))),
+        separation=separation,
+        separation_low=float(np.quantile(precision, 0.025)),
+        separation_high=float(np.quantile(precision, 0.975)),
+        chance=_mean(rows, "separation_chance"),
+        mean_rank=_mean(rows, "rank"),
+        best_probability=best_probability,
+        tied=tied,
+        concepts=len(rows),
+    )
+
+
+def _resamples(row: dict[str, Any], metric: str) -> NDArray[np.floating]:
+    """A row's resamples; where a concept has none, its value, which then does not vary."""
+    column = "separating_features" if metric == "separating" else "separation_best"
+    values = np.array(row[f"{metric}_resamples"], dtype=float)
+    value = float(row[column]) if np.isfinite(row[column]) else 0.0
+    result: NDArray[np.floating] = np.where(np.isfinite(values), values, value)
+    return result
+
+
+def _mean(rows: Rows, column: str) -> float:
     values = [row[column] for row in rows if row.get(column) is not None]
     finite = [value for value in values if np.isfinite(value)]
     return float(np.mean(finite)) if finite else float("nan")

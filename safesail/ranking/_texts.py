@@ -5,7 +5,7 @@ from __future__ import annotations
 from safesail.corpus import Corpus
 from safesail.errors import InputError
 from safesail.language_model import LanguageModel, TokenizedText
-from safesail.ranking._score import PairDesign
+from safesail.ranking._design import PairDesign
 from safesail.sparse_autoencoder import SparseAutoencoder
 
 # Where an SAE does not state the length of its training texts. The time of attention grows with

@@ -39,6 +39,15 @@ _SAE = Column("sae", _STRING, "name of the candidate SAE")
 _LAYER = Column("layer", _INT, "block of the language model that the SAE's hook point belongs to")
 _FEATURE = Column("feature", _INT, "index of the latent in the SAE")
 
+
+def _ends(name: str) -> tuple[Column, Column]:
+    """The two ends of an estimate's 95 % interval."""
+    return (
+        Column(f"{name}_low", _FLOAT, "lower end of its 95 % interval over the pairs"),
+        Column(f"{name}_high", _FLOAT, "upper end of its 95 % interval over the pairs"),
+    )
+
+
 RANKINGS = TableSchema(
     "rankings",
     1,
@@ -53,6 +62,11 @@ RANKINGS = TableSchema(
         Column("concept", _STRING, "concept, or `parent/child`"),
         Column("width", _INT, "number of features of the SAE"),
         Column("pairs", _INT, "contrast pairs of the concept, its children's included"),
+        Column(
+            "independent_pairs",
+            _INT,
+            "clusters of them: pairs that share a text or a template are one piece of evidence",
+        ),
         Column("l0", _FLOAT, "mean number of active features per content token of the sample"),
         Column("fvu", _FLOAT, "fraction of variance unexplained at the sample's content tokens"),
         Column("dead_share", _FLOAT, "share of features silent on the whole sample"),
@@ -60,37 +74,85 @@ RANKINGS = TableSchema(
         Column("l0_pairs", _FLOAT, "l0 at content tokens of the pairs' texts, each text once"),
         Column("fvu_pairs", _FLOAT, "fvu at content tokens of the pairs' texts"),
         Column("dead_share_pairs", _FLOAT, "share of features silent on all the pairs' texts"),
-        Column("i_cdf", _FLOAT, "mean over all features of f, the share of pairs distinguished"),
-        Column("l0_t30", _INT, "number of features with f >= 0.3"),
-        Column("l0_t50", _INT, "number of features with f >= 0.5"),
-        Column("l0_t70", _INT, "number of features with f >= 0.7"),
-        Column("l0_t90", _INT, "number of features with f >= 0.9"),
-        Column("called_features", _INT, "features called at the false discovery rate"),
+        Column(
+            "separating_features",
+            _INT,
+            "distinct features with an average precision of at least 0.8 at telling the concept's "
+            "texts from their twins and from other concepts' texts",
+        ),
+        *_ends("separating_features"),
+        Column(
+            "separating_resamples",
+            pa.list_(pa.float32()),
+            "separating_features under each resample of the pairs, the same resamples for every "
+            "SAE: two SAEs are compared by the difference",
+        ),
         Column(
             "separation_best",
             _FLOAT,
             "average precision of the best feature, chosen on one half of the pairs and judged "
-            "on the other, mean of both ways; concept texts against twins and other concepts",
+            "on the other, mean of both ways and of four splits; concept texts against twins and "
+            "other concepts",
         ),
-        Column("separation_best_low", _FLOAT, "lower end of its 95 % interval"),
-        Column("separation_best_high", _FLOAT, "upper end of its 95 % interval"),
+        *_ends("separation_best"),
         Column(
             "separation_resamples",
             pa.list_(pa.float32()),
-            "separation_best under each resample of the pairs, the same resamples for every SAE: "
-            "two SAEs are compared by the difference",
+            "separation_best under each resample of the pairs",
         ),
-        Column("separation_top10", _FLOAT, "the same, mean over the best ten features"),
+        Column("separation_top10", _FLOAT, "the same as separation_best, mean over ten features"),
         Column(
             "separation_chance",
             _FLOAT,
             "average precision of a random order: the share of positives among the texts",
+        ),
+        Column("auroc", _FLOAT, "area under the ROC curve of the feature of separation_best"),
+        *_ends("auroc"),
+        Column("f1", _FLOAT, "F1 of that feature, its threshold chosen where it was picked"),
+        Column(
+            "probe5",
+            _FLOAT,
+            "average precision of a logistic regression on five features picked and fitted on one "
+            "half, judged on the other: a baseline",
+        ),
+        Column(
+            "specificity",
+            _FLOAT,
+            "f less the largest f on a concept outside the branch, of the feature that leads in it "
+            "on one half of the pairs, judged on the other",
+        ),
+        Column("i_cdf", _FLOAT, "mean over all features of f, the share of pairs distinguished"),
+        *_ends("i_cdf"),
+        *(
+            Column(f"l0_t{level}", _INT, f"number of features with f >= 0.{level // 10}")
+            for level in (30, 50, 70, 90)
+        ),
+        *(
+            Column(
+                f"excess_l0_t{level}",
+                _FLOAT,
+                f"l0_t{level} less the number expected if the sides of every pair were swapped at "
+                "random",
+            )
+            for level in (30, 50, 70, 90)
+        ),
+        Column("called_features", _INT, "features called at the false discovery rate"),
+        Column(
+            "least_callable_f",
+            _FLOAT,
+            "smallest f at which a single feature could be called; missing where the pairs are too "
+            "few to call any",
         ),
         Column("rank", _INT, "place of the SAE among the candidates for this concept; 1 is best"),
         Column(
             "tied_with_best",
             pa.bool_(),
             "the difference to the first place lies inside its 95 % interval over pairs",
+        ),
+        Column(
+            "best_probability",
+            _FLOAT,
+            "share of the resamples of the pairs in which the SAE comes first for this concept",
         ),
         Column("mean_rank", _FLOAT, "mean of rank over top-level concepts, equally weighted"),
         Column("health", _STRING, "`ok` or what is wrong with the SAE"),

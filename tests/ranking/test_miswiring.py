@@ -18,7 +18,7 @@ from safesail.corpus import Corpus, Document
 from safesail.language_model import LanguageModel
 from safesail.ranking._groups import Refused, observe_candidates
 from safesail.ranking._health import judge_health
-from safesail.ranking._score import PairDesign
+from safesail.ranking._design import PairDesign
 from safesail.sparse_autoencoder import find_candidates
 from safesail.study import RankingSettings
 

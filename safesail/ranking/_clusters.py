@@ -1,0 +1,113 @@
+"""Which contrast pairs are one piece of evidence, and halves that keep those together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from safesail.concepts import ContrastPair
+
+Integers = NDArray[np.integer]
+
+# A slot of a template takes up to so many words; at least so many others must stand around it.
+_SLOT_WORDS = 3
+_FRAME_WORDS = 3
+# Longer texts share no template by chance, and have too many frames to look at.
+_LONGEST_TEMPLATE = 60
+
+
+def clusters_of_pairs(pairs: Sequence[ContrastPair]) -> Integers:
+    """Number the groups of pairs that are no independent evidence, [P].
+
+    Two pairs belong together when they share a text, or were made from one template: they name the
+    same `template`, or, where neither names one, both texts of the one are those of the other but
+    for one run of up to three words ("I hate trans people" and "I hate women", and their twins).
+    What belongs together through a third pair belongs together too.
+    """
+    edges: list[tuple[int, int]] = []
+    seen: dict[Hashable, int] = {}
+    framed: dict[Hashable, list[int]] = {}
+    for number, pair in enumerate(pairs):
+        keys: list[Hashable] = [("text", pair.positive), ("text", pair.negative)]
+        if pair.template is not None:
+            keys.append(("template", pair.template))
+        else:
+            for frame in _frames(pair.positive):
+                framed.setdefault(frame, []).append(number)
+        edges += [(number, seen.setdefault(key, number)) for key in keys]
+    for group in framed.values():
+        if len(group) > 1:
+            twins: dict[Hashable, int] = {}
+            for number in group:
+                for frame in _frames(pairs[number].negative):
+                    edges.append((number, twins.setdefault(frame, number)))
+    rows, columns = zip(*edges, strict=True)
+    graph = coo_array((np.ones(len(edges)), (rows, columns)), shape=(len(pairs), len(pairs)))
+    _, labels = connected_components(graph, directed=False)
+    _, numbered = np.unique(labels, return_inverse=True)
+    return numbered
+
+
+def _frames(text: str) -> Iterator[tuple[str, str]]:
+    """What stands before and after each run of one to three words, where that is enough."""
+    words = re.findall(r"\w+", text.casefold())
+    if len(words) > _LONGEST_TEMPLATE:
+        return
+    for start in range(len(words)):
+        for end in range(start + 1, min(start + _SLOT_WORDS, len(words)) + 1):
+            if len(words) - (end - start) >= _FRAME_WORDS:
+                yield " ".join(words[:start]), " ".join(words[end:])
+
+
+def halve(pairs: Sequence[ContrastPair], clusters: Integers, seed: int) -> Integers:
+    """Assign each cluster of pairs to half 0 or 1, evenly within every concept.
+
+    Args:
+        pairs: all pairs of the study.
+        clusters: cluster of each pair, [P].
+        seed: seed of the shuffle.
+
+    Returns:
+        Half of each cluster, [number of clusters].
+    """
+    generator = np.random.default_rng(seed)
+    halves = np.full(clusters.max() + 1, -1)
+    concepts: dict[str, list[int]] = {}
+    for number, pair in enumerate(pairs):
+        concepts.setdefault(pair.concept, []).append(int(clusters[number]))
+    for members in concepts.values():
+        # Large clusters first, each to the emptier half, so that few large ones stay balanced.
+        numbers, sizes = np.unique(members, return_counts=True)
+        shuffled = generator.permutation(len(numbers))
+        filled = np.zeros(2)
+        for place in (halves[numbers] >= 0).nonzero()[0]:
+            filled[halves[numbers[place]]] += sizes[place]
+        for place in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
+            if halves[numbers[place]] >= 0:
+                continue
+            half = int(generator.integers(2)) if filled[0] == filled[1] else int(filled.argmin())
+            halves[numbers[place]] = half
+            filled[half] += sizes[place]
+    return halves
+
+
+def draw_clusters(strata: Sequence[Hashable], resamples: int, seed: int) -> Integers:
+    """How often each resample draws each cluster, [resamples, clusters].
+
+    Clusters are drawn with replacement among those of the same stratum, so that every resample
+    keeps the size of each.
+    """
+    generator = np.random.default_rng(seed)
+    draws = np.zeros((resamples, len(strata)), dtype=np.int64)
+    members: dict[Hashable, list[int]] = {}
+    for cluster, stratum in enumerate(strata):
+        members.setdefault(stratum, []).append(cluster)
+    for clusters in members.values():
+        even = np.full(len(clusters), 1 / len(clusters))
+        draws[:, clusters] = generator.multinomial(len(clusters), even, resamples)
+    return draws

@@ -1,0 +1,123 @@
+"""What all candidates share: the pairs' texts, which count for a concept, halves, resamples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from safesail.concepts import ConceptSet
+from safesail.ranking._clusters import clusters_of_pairs, draw_clusters, halve
+
+RESAMPLES = 200
+SPLITS = 4
+"""Separation is the mean over so many ways to halve the pairs: one way alone moves it."""
+
+
+@dataclass(frozen=True)
+class Role:
+    """What the texts and pairs are to one concept; T texts, P pairs of the study.
+
+    Attributes:
+        concept: its name.
+        pairs: numbers of its pairs, its children's included.
+        clusters: for each of them, which independent piece of evidence it belongs to, counted
+            from 0.
+        positive: texts that carry it, [T].
+        used: texts that count for it, [T]: those, their twins, and all texts of concepts outside
+            its branch. A text that is also a positive of the concept is no negative.
+    """
+
+    concept: str
+    pairs: NDArray[np.int64]
+    clusters: NDArray[np.int64]
+    positive: NDArray[np.bool_]
+    used: NDArray[np.bool_]
+
+    @property
+    def evidence(self) -> int:
+        """Number of independent pieces of evidence: clusters of pairs."""
+        return int(self.clusters.max()) + 1
+
+    @property
+    def chance(self) -> float:
+        """Average precision of a random order."""
+        return float(self.positive.sum() / self.used.sum())
+
+
+@dataclass(frozen=True)
+class PairDesign:
+    """Texts, pairs, halves, resamples.
+
+    Attributes:
+        concepts: the study's concepts.
+        texts: every distinct text, in the order of the pooled activations.
+        positive: text number of each pair's positive, [P].
+        negative: text number of each pair's twin, [P].
+        clusters: cluster of each pair: those that share a text or a template together, [P].
+        halves: half of each cluster, by split, [SPLITS, clusters].
+        draws: how often each resample drew each cluster, [RESAMPLES, clusters]. Resample r belongs
+            to split r mod SPLITS, and drew within that split's halves and each concept.
+    """
+
+    concepts: ConceptSet
+    texts: tuple[str, ...]
+    positive: NDArray[np.int64]
+    negative: NDArray[np.int64]
+    clusters: NDArray[np.integer]
+    halves: NDArray[np.integer]
+    draws: NDArray[np.integer]
+
+    @classmethod
+    def of(cls, concepts: ConceptSet, seed: int) -> PairDesign:
+        """Number the texts and draw halves and resamples."""
+        numbers: dict[str, int] = {}
+        positive = [numbers.setdefault(p.positive, len(numbers)) for p in concepts.pairs]
+        negative = [numbers.setdefault(p.negative, len(numbers)) for p in concepts.pairs]
+        clusters = clusters_of_pairs(concepts.pairs)
+        concept_of = dict(
+            zip(clusters.tolist(), (pair.concept for pair in concepts.pairs), strict=True)
+        )
+        halves = np.array(
+            [halve(concepts.pairs, clusters, seed * SPLITS + split) for split in range(SPLITS)]
+        )
+        draws = np.zeros((RESAMPLES, halves.shape[1]), dtype=np.int64)
+        for split in range(SPLITS):
+            strata = [(half, concept_of[c]) for c, half in enumerate(halves[split].tolist())]
+            count = len(range(split, RESAMPLES, SPLITS))
+            draws[split::SPLITS] = draw_clusters(strata, count, seed * SPLITS + split)
+        return cls(
+            concepts=concepts,
+            texts=tuple(numbers),
+            positive=np.array(positive),
+            negative=np.array(negative),
+            clusters=clusters,
+            halves=halves,
+            draws=draws,
+        )
+
+    @cached_property
+    def cluster_of_texts(self) -> NDArray[np.integer]:
+        """Cluster of each text, [T]; a text's pairs all lie in one cluster."""
+        clusters = np.zeros(len(self.texts), dtype=np.int64)
+        clusters[self.positive] = self.clusters
+        clusters[self.negative] = self.clusters
+        return clusters
+
+    @cached_property
+    def roles(self) -> dict[str, Role]:
+        """By concept, what texts and pairs are to it."""
+        return {name: self._role(name) for name in self.concepts.names}
+
+    def _role(self, concept: str) -> Role:
+        own, branch = np.array(self.concepts.pair_numbers(concept)), self.concepts.branch(concept)
+        positive = np.zeros(len(self.texts), dtype=bool)
+        positive[self.positive[own]] = True
+        used = positive.copy()
+        used[self.negative[own]] = True
+        outside = [n for n, pair in enumerate(self.concepts.pairs) if pair.concept not in branch]
+        used[self.positive[outside]] = used[self.negative[outside]] = True
+        _, clusters = np.unique(self.clusters[own], return_inverse=True)
+        return Role(concept, own, clusters, positive, used)

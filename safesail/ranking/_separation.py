@@ -1,0 +1,255 @@
+"""How well single features separate a concept's texts, cross-fitted over halves of the pairs.
+
+Shapes: T texts, F features, R resamples. Formulas are stated in docs/ranking.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t
+
+from safesail.ranking._design import RESAMPLES, SPLITS, PairDesign, Role
+from safesail.ranking._sorted_scores import SortedScores
+
+Floats = NDArray[np.floating]
+Bools = NDArray[np.bool_]
+Integers = NDArray[np.integer]
+
+# With fewer independent pairs in a half, no feature can be picked on it with any confidence.
+LEAST_CLUSTERS = 2
+# A resample picks its feature among so many that did best on the half of the sample: others
+# hardly ever come first in one.
+_RIVALS = 10
+_PROBE_FEATURES = 5
+
+
+@dataclass(frozen=True)
+class Separation:
+    """Cross-fitted separation of one concept by one SAE; meanings as in the rankings table.
+
+    Attributes:
+        best: average precision of the feature picked on the other half.
+        top10: mean over the ten picked.
+        auroc: area under the receiver operating characteristic of the picked feature.
+        f1: of the picked feature, its threshold chosen where it was picked.
+        probe5: average precision of a logistic regression on the five picked.
+        resampled: `best` under each resample of the pairs, [R].
+        resampled_auroc: `auroc` under each.
+        evidence: clusters of pairs.
+    """
+
+    best: float
+    top10: float
+    auroc: float
+    f1: float
+    probe5: float
+    resampled: Floats
+    resampled_auroc: Floats
+    evidence: int
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of `best`."""
+        return share_interval(self.best, self.resampled, self.evidence)
+
+    @property
+    def auroc_interval(self) -> tuple[float, float]:
+        """95 % interval of `auroc`."""
+        return share_interval(self.auroc, self.resampled_auroc, self.evidence)
+
+
+def share_interval(value: float, resampled: Floats, evidence: int) -> tuple[float, float]:
+    """95 % interval of a value between 0 and 1, from its resamples.
+
+    On the logit scale, where intervals of shares are nearly symmetric and stay inside [0, 1]:
+    Student's quantile times the bootstrap's standard error, enlarged by sqrt(n / (n - 2)) for the
+    clusters of the two halves. Without a mistake in the sample no resample has one: the error
+    counts as at least a quarter of a cluster, and the value as at least that far from 0 and 1.
+
+    NaN where no feature distinguishes any pair, or there are fewer than four clusters.
+    """
+    if evidence < 2 * LEAST_CLUSTERS or not np.isfinite(resampled).all():
+        return float("nan"), float("nan")
+    least = 0.25 / evidence
+    middle = min(max(value, least), 1 - least)
+    variance = np.var(resampled, ddof=1) * evidence / (evidence - 2) + least**2
+    half = t.ppf(0.975, evidence - 2) * np.sqrt(variance) / (middle * (1 - middle))
+    logit = np.log(middle / (1 - middle))
+    low, high = 1 / (1 + np.exp(-np.array([logit - half, logit + half])))
+    return float(min(low, value)), float(max(high, value))
+
+
+def separate(
+    pooled: NDArray[np.float32],
+    wins: Bools,
+    scores: SortedScores,
+    role: Role,
+    design: PairDesign,
+) -> Separation:
+    """Cross-fit the separation of one concept.
+
+    Features are picked on one half of the pairs, among those that distinguish at least one of
+    them, and judged on the other half; then the halves swap. The results of both ways and of all
+    splits are averaged.
+
+    Args:
+        pooled: activation of each feature on each text, [T, F].
+        wins: pairs of the concept that each feature distinguishes, [pairs of the concept, F].
+        scores: `pooled`, sorted.
+        role: what texts and pairs are to the concept.
+        design: what all candidates share.
+    """
+    halves = design.halves[:, design.clusters[role.pairs]]
+    values, resampled = np.full((SPLITS, 4), np.nan), np.full((2, RESAMPLES), np.nan)
+    probe5 = float("nan")
+    if all(_enough(role, half) for half in halves):
+        for split, half in enumerate(halves):
+            text_half = design.halves[split][design.cluster_of_texts]
+            weights = design.draws[split::SPLITS][:, design.cluster_of_texts]
+            ways = [
+                _judge(pooled, wins[half != side], scores, role, text_half == side, weights)
+                for side in (0, 1)
+            ]
+            values[split] = np.mean([way.values for way in ways], axis=0)
+            resampled[:, split::SPLITS] = np.mean([way.resampled for way in ways], axis=0)
+            if split == 0:  # a baseline, and slow: one split does
+                probe5 = float(np.mean([way.probe() for way in ways]))
+        # A split's resamples vary about that split's value: moved to the mean of all splits.
+        for split in range(SPLITS):
+            resampled[:, split::SPLITS] += (values.mean(0) - values[split])[:2, None]
+    best, auroc, top10, f1 = (float(value) for value in values.mean(0))
+    return Separation(
+        best=best,
+        top10=top10,
+        auroc=auroc,
+        f1=f1,
+        probe5=probe5,
+        resampled=resampled[0],
+        resampled_auroc=resampled[1],
+        evidence=role.evidence,
+    )
+
+
+def _enough(role: Role, half_of_pairs: Integers) -> bool:
+    return all(
+        len(np.unique(role.clusters[half_of_pairs == half])) >= LEAST_CLUSTERS for half in (0, 1)
+    )
+
+
+@dataclass(frozen=True)
+class _Way:
+    """Features picked on one half and judged on the other.
+
+    Attributes:
+        values: best, auroc, top10, f1.
+        resampled: best and auroc by resample, [2, resamples].
+        features: activations of the five picked, [T, 5].
+    """
+
+    values: tuple[float, float, float, float]
+    resampled: Floats
+    features: Floats
+    positive: Bools
+    fit: Bools
+    judge: Bools
+
+    def probe(self) -> float:
+        """Average precision on `judge` of a logistic regression on `fit`, features standardised."""
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.metrics import average_precision_score
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        if not self.features.shape[1]:
+            return self.values[0]
+        probe = make_pipeline(StandardScaler(), LogisticRegression())
+        probe.fit(self.features[self.fit], self.positive[self.fit])
+        scores = probe.decision_function(self.features[self.judge])
+        return float(average_precision_score(self.positive[self.judge], scores))
+
+
+def _judge(
+    pooled: NDArray[np.float32],
+    wins: Bools,
+    scores: SortedScores,
+    role: Role,
+    judged: Bools,
+    weights: Integers,
+) -> _Way:
+    """Pick on the texts that are not `judged`, judge on those that are.
+
+    Args:
+        wins: of the pairs that features are picked on, [pairs, F].
+        judged: texts of the half that is judged on, [T].
+        weights: how often each resample drew each text, [resamples, T].
+    """
+    fit, judge = role.used & ~judged, role.used & judged
+    tried = np.flatnonzero(wins.any(0))
+    if not len(tried):
+        # No feature distinguishes any pair: an uninformed choice does as well as chance.
+        chance = float((role.positive & judge).sum() / judge.sum())
+        nothing = np.full((2, len(weights)), np.nan)
+        values = (chance, 0.5, chance, 0.0)
+        return _Way(values, nothing, pooled[:, tried], role.positive, fit, judge)
+    fitted = scores.select(tried).average_precision(role.positive & fit, fit)
+    picked = tried[np.argsort(-fitted, kind="stable")[:_RIVALS]]
+    rivals = scores.select(picked)
+    precision = rivals.average_precision(role.positive & judge, judge)
+    in_fit = rivals.average_precision(weights * (role.positive & fit), weights * fit)
+    in_judge = rivals.average_precision(weights * (role.positive & judge), weights * judge)
+    best = pooled[:, picked[0]]
+    # The first row is the sample itself.
+    rows = np.concatenate([np.ones((1, judge.sum())), weights[:, judge]])
+    curves = receiver_curve(best[judge], role.positive[judge], rows)
+    return _Way(
+        values=(
+            float(precision[0]),
+            float(curves[0]),
+            float(precision.mean()),
+            _f1(best, role.positive, fit, judge),
+        ),
+        resampled=np.stack([in_judge[np.arange(len(weights)), in_fit.argmax(axis=1)], curves[1:]]),
+        features=pooled[:, picked[:_PROBE_FEATURES]],
+        positive=role.positive,
+        fit=fit,
+        judge=judge,
+    )
+
+
+def receiver_curve(scores: Floats, positive: Bools, weights: Floats | Integers) -> Floats:
+    """Area under the receiver operating characteristic under many weightings of the texts.
+
+    The probability that a positive text scores above a negative one, ties counting half.
+
+    Args:
+        scores: activations, [T].
+        positive: texts that carry the concept, [T].
+        weights: how often each text counts, [R, T].
+
+    Returns:
+        [R]; NaN where no positive or no negative text counts.
+    """
+    values, place = np.unique(scores, return_inverse=True)
+    count = np.zeros((2, len(weights), len(values)))
+    for side in (0, 1):
+        members = np.flatnonzero(positive == bool(side))
+        np.add.at(count[side].T, place[members], weights[:, members].T)
+    negatives, positives = count
+    below = np.cumsum(negatives, axis=1) - negatives / 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        area: Floats = (positives * below).sum(1) / (positives.sum(1) * negatives.sum(1))
+    return area
+
+
+def _f1(scores: Floats, positive: Bools, fit: Bools, judge: Bools) -> float:
+    """F1 on `judge` at the threshold that is best on `fit`."""
+    order = np.argsort(-scores[fit], kind="stable")
+    values, hits = scores[fit][order], np.cumsum(positive[fit][order])
+    ends = np.append(values[:-1] != values[1:], True)
+    f1 = 2 * hits / (np.arange(1, len(hits) + 1) + hits[-1])
+    threshold = values[np.argmax(np.where(ends, f1, -1.0))]
+    named = scores[judge] >= threshold
+    return float(2 * (named & positive[judge]).sum() / (named.sum() + positive[judge].sum()))
