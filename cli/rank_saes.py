@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 from ._downloads import approval
@@ -26,22 +27,22 @@ if TYPE_CHECKING:
 _NAMES_SHOWN = 4
 # Exit code where some candidates could not be ranked and the others were.
 _SOME_FAILED = 3
-_LEGEND = (
-    "=                    within the noise of the first place",
-    "L0, FVU, dead        on the corpus sample: active features per token, share of the variance "
-    "not rebuilt, features that never fire",
-    "separating features  features that tell a concept's texts from their twins and from other "
-    "concepts' texts with average precision 0.8 or more, copies once, all concepts together; "
-    "candidates are ordered by this, concept by concept",
-    "best separation      average precision of the best feature, picked on one half of the pairs "
-    "and judged on the other, mean over concepts; chance is that of a random order",
-    "I_CDF                mean share of pairs that a feature distinguishes (Safe-SAIL's metric)",
-    "best in              share of resamples of the pairs in which the SAE comes first",
-    "as good              other SAEs within the noise of the best one",
-    "called, least f      features of the best SAE that distinguish more pairs than chance would "
+_LEGEND = {
+    "=": "within the noise of the first place",
+    "L0, FVU, dead": "on the corpus sample: active features per token, share of the variance not "
+    "rebuilt, features that never fire",
+    "separating features": "distinct features that tell a concept's texts from their twins and "
+    "from other concepts' texts with an average precision of 0.8 or more; candidates are ordered "
+    "by their number, concept by concept",
+    "best separation": "average precision of the best feature, picked on one half of the pairs and "
+    "judged on the other; chance is that of a random order",
+    "I_CDF": "mean share of the pairs that a feature distinguishes (a metric of Safe-SAIL)",
+    "best in": "share of resamples of the pairs in which the SAE comes first",
+    "as good": "other SAEs within the noise of the best one",
+    "called, least f": "features of the best SAE that distinguish more pairs than chance would "
     "(false discovery rate), and the smallest share of pairs at which one could be called",
-    "[ ]                  95 % interval over the pairs",
-)
+    "[low, high]": "95 % interval over the pairs",
+}
 
 
 def rank_saes(
@@ -132,8 +133,8 @@ def print_ranking(
         ],
         numbers=(1, 2, 4, 5, 6, 7, 8, 9, 10),
     )  # fmt: skip
-    for line in _LEGEND:
-        say(line)
+    for word, meaning in _LEGEND.items():
+        say(fill(f"{word:21}{meaning}", width=110, subsequent_indent=" " * 21))
     for name, reason in ranking.refused().items():
         note(f"not ranked: {name}: {reason}")
     for warning in ranking.warnings():

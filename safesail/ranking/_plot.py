@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's palette, told apart with any colour vision.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_MARKERS = "os^Dv<>"
+_MARKERS = "os^Dv<>P"
+_ASIDE = 1.03
 _METRICS = (
     ("separating_features", "separating features"),
     ("separation_best", "best separation"),
@@ -23,14 +24,15 @@ _METRICS = (
 
 
 def curves(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, list[dict[str, Any]]]]:
-    """What the picture draws: by concept and hook point, points in the order of L0.
+    """What the picture draws: by concept, and by hook point and architecture, points by L0.
 
     Each point has sae, l0, fvu, and the drawn metrics with the ends of their 95 % intervals.
     """
     names = [f"{name}{end}" for name, _ in _METRICS for end in ("", "_low", "_high")]
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for row in sorted((r for r in rows if r.get("mean_rank") is not None), key=lambda r: r["l0"]):
-        points = found.setdefault(row["concept"], {}).setdefault(row["hook_point"], [])
+        series = f"{row['hook_point']} {row['architecture']}"
+        points = found.setdefault(row["concept"], {}).setdefault(series, [])
         points.append({name: row[name] for name in ("sae", "l0", "fvu", *names)})
     return found
 
@@ -51,7 +53,7 @@ def plot_ranking(rows: Sequence[dict[str, Any]], concepts: Sequence[str]) -> byt
 
     drawn = curves(rows)
     concepts = [concept for concept in concepts if concept in drawn]
-    hook_points = sorted({name for concept in concepts for name in drawn[concept]})
+    series = sorted({name for concept in concepts for name in drawn[concept]})
     figure = Figure(
         figsize=(4.1 * len(_METRICS), 2.4 * max(1, len(concepts)) + 1.3), layout="constrained"
     )
@@ -59,7 +61,7 @@ def plot_ranking(rows: Sequence[dict[str, Any]], concepts: Sequence[str]) -> byt
     panels = figure.subplots(max(1, len(concepts)), len(_METRICS), squeeze=False, sharex=True)
     for line, concept in zip(panels, concepts, strict=False):
         for panel, (metric, title) in zip(line, _METRICS, strict=True):
-            _draw(panel, drawn[concept], hook_points, metric)
+            _draw(panel, drawn[concept], series, metric)
             panel.set_title(f"{concept}: {title}", fontsize=10)
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False, fontsize=9)
@@ -74,15 +76,16 @@ def plot_ranking(rows: Sequence[dict[str, Any]], concepts: Sequence[str]) -> byt
 
 
 def _draw(
-    panel: Axes, by_hook_point: dict[str, list[dict[str, Any]]], hook_points: list[str], metric: str
+    panel: Axes, drawn: dict[str, list[dict[str, Any]]], series: list[str], metric: str
 ) -> None:
     second = panel.twinx()
-    for number, hook_point in enumerate(hook_points):
-        points = by_hook_point.get(hook_point, [])
+    for number, name in enumerate(series):
+        points = drawn.get(name, [])
         if not points:
             continue
         colour = _COLOURS[number % len(_COLOURS)]
-        l0 = [point["l0"] for point in points]
+        # Series of one L0 are drawn side by side.
+        l0 = [point["l0"] * _ASIDE ** (number - len(series) / 2) for point in points]
         value, low, high = (
             np.array([point[f"{metric}{end}"] for point in points], dtype=float)
             for end in ("", "_low", "_high")
@@ -90,7 +93,7 @@ def _draw(
         panel.errorbar(
             l0, value, yerr=np.nan_to_num([value - low, high - value]),
             fmt=_MARKERS[number % len(_MARKERS)], linestyle="-", linewidth=0.8, color=colour,
-            markersize=4, elinewidth=1, capsize=2, label=hook_point,
+            markersize=4, elinewidth=1, capsize=2, label=name,
         )  # fmt: skip
         second.plot(l0, [p["fvu"] for p in points], ":", color="0.6", linewidth=1)
     # Grey stays behind what matters.
@@ -102,7 +105,7 @@ def _draw(
     second.set_ylim(bottom=0)
     second.tick_params(labelsize=7, colors="0.55")
     second.set_ylabel("FVU", fontsize=7, color="0.55")
-    _scale(panel, [p["l0"] for points in by_hook_point.values() for p in points])
+    _scale(panel, [p["l0"] for points in drawn.values() for p in points])
     panel.tick_params(labelsize=8)
 
 
