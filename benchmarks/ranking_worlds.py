@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from safesail.lab.activations import content_mask, read_hook_points, tokenize
 from safesail.lab.assets import read_heldout, read_pairs, write_documents, write_pairs
-from safesail.lab.autoencoders import AutoencoderRecipe, load_autoencoder, train_autoencoder
+from safesail.lab.autoencoders import load_autoencoder
 from safesail.lab.documents import Document, bare_clauses
 from safesail.lab.language_model import (
     LanguageModelRecipe,
@@ -39,6 +39,13 @@ from safesail.lab.truth import (
     clause_scores,
 )
 from safesail.lab.world import World
+from safesail.sparse_autoencoder import (
+    Activations,
+    Recipe,
+    site_hook_point,
+    train_sae,
+    usual_learning_rate,
+)
 
 TRAIN_DOCUMENTS = 16_000
 CORPUS_DOCUMENTS = 5_000
@@ -51,18 +58,35 @@ GOOD = 0.7
 DUPLICATE = 0.9
 """Correlation of clause scores from which a feature counts as a copy of a better one."""
 
-RECIPES = (
-    *(
-        AutoencoderRecipe(layer, "resid", "topk", k)
-        for layer in (1, 2, 3)
-        for k in (4, 8, 16, 32, 64)
-    ),
-    AutoencoderRecipe(0, "resid", "topk", 16),
-    AutoencoderRecipe(2, "mlp", "topk", 16),
-    AutoencoderRecipe(2, "resid", "batchtopk", 16),
-    AutoencoderRecipe(1, "resid", "standard", 4.0),
-    AutoencoderRecipe(2, "resid", "standard", 4.0),
+WIDTH = 1024
+HELD_OUT_TOKENS = 20_000
+SWEEPS = (
+    ((1, 2, 3), "resid_post", "topk", (4, 8, 16, 32, 64)),
+    ((0,), "resid_post", "topk", (16,)),
+    ((2,), "mlp_out", "topk", (16,)),
+    ((2,), "resid_post", "batchtopk", (16,)),
+    ((1, 2), "resid_post", "standard", (2,)),
 )
+"""Layers, site, architecture and sparsities of a world's candidates: 20 in all."""
+
+
+def recipes(seed: int) -> list[Recipe]:
+    """The candidates of world `seed`."""
+    return [
+        Recipe(
+            hook_point=site_hook_point(layer, site),
+            architecture=architecture,
+            sparsity=sparsity,
+            width=WIDTH,
+            steps=STEPS,
+            batch=512,
+            learning_rate=usual_learning_rate(WIDTH),
+            seed=seed,
+        )
+        for layers, site, architecture, sparsities in SWEEPS
+        for layer in layers
+        for sparsity in sparsities
+    ]
 
 
 @dataclass(frozen=True)
@@ -90,13 +114,17 @@ def build(seed: int, folder: Path) -> Path:
     if not (home / "model" / "config.json").exists():
         _write_text_and_model(seed, home)
     hidden: dict[str, torch.Tensor] = {}
-    for recipe in RECIPES:
-        if (home / "truth" / f"{recipe.name}.json").exists():
+    for recipe in recipes(seed):
+        if (home / "truth" / f"{_name(recipe)}.json").exists():
             continue
         if not hidden:
-            hidden = _hidden(home)
-        _train_and_judge(recipe, home, hidden, seed)
+            hidden = _hidden(home, [r.hook_point for r in recipes(seed)])
+        _train_and_judge(recipe, home, hidden)
     return home
+
+
+def _name(recipe: Recipe) -> str:
+    return recipe.name(LanguageModelRecipe().d_model)
 
 
 def _write_text_and_model(seed: int, home: Path) -> None:
@@ -121,27 +149,29 @@ def _corpus_texts(home: Path) -> list[str]:
     return pq.read_table(home / "corpus.parquet")["text"].to_pylist()
 
 
-def _hidden(home: Path) -> dict[str, torch.Tensor]:
+def _hidden(home: Path, hook_points: Sequence[str]) -> dict[str, torch.Tensor]:
     model, tokenizer = load_language_model(home / "model")
     table = tokenize(tokenizer, _corpus_texts(home))
-    return read_hook_points(model, table, sorted({recipe.hook_point for recipe in RECIPES}))
+    return read_hook_points(model, table, sorted(set(hook_points)))
 
 
-def _train_and_judge(
-    recipe: AutoencoderRecipe, home: Path, hidden: dict[str, torch.Tensor], seed: int
-) -> None:
+def _train_and_judge(recipe: Recipe, home: Path, hidden: dict[str, torch.Tensor]) -> None:
     activations = hidden[recipe.hook_point]
-    folder = home / "saes" / recipe.name
-    train_autoencoder(
-        recipe, activations[content_mask(activations)], folder, steps=STEPS, seed=seed
+    content = activations[content_mask(activations)]
+    train_sae(
+        recipe,
+        Activations([content[:-HELD_OUT_TOKENS]]),
+        content[-HELD_OUT_TOKENS:],
+        home / "saes" / _name(recipe),
+        about={"model_name": "world", "prepend_bos": True, "context_size": 128},
     )
     truth = judge(recipe, home)
     (home / "truth").mkdir(exist_ok=True)
-    (home / "truth" / f"{recipe.name}.json").write_text(json.dumps(asdict(truth)), "utf-8")
-    print(f"{home.name}: {recipe.name}: {truth.total} specific features", file=sys.stderr)
+    (home / "truth" / f"{_name(recipe)}.json").write_text(json.dumps(asdict(truth)), "utf-8")
+    print(f"{home.name}: {_name(recipe)}: {truth.total} specific features", file=sys.stderr)
 
 
-def judge(recipe: AutoencoderRecipe, home: Path) -> Truth:
+def judge(recipe: Recipe, home: Path) -> Truth:
     """What is true of a trained candidate."""
     documents: Sequence[Document] = read_heldout(home / "heldout.parquet")
     model, tokenizer = load_language_model(home / "model")
@@ -151,7 +181,7 @@ def judge(recipe: AutoencoderRecipe, home: Path) -> Truth:
     clause = clause_of_token(documents, table)
     names = list(load_lexicon().concepts)
     scores = clause_scores(
-        load_autoencoder(home / "saes" / recipe.name),
+        load_autoencoder(home / "saes" / _name(recipe)),
         hidden,
         clause,
         len(concepts),
