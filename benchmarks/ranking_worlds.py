@@ -113,13 +113,11 @@ def build(seed: int, folder: Path) -> Path:
     home.mkdir(parents=True, exist_ok=True)
     if not (home / "model" / "config.json").exists():
         _write_text_and_model(seed, home)
-    hidden: dict[str, torch.Tensor] = {}
-    for recipe in recipes(seed):
-        if (home / "truth" / f"{_name(recipe)}.json").exists():
-            continue
-        if not hidden:
-            hidden = _hidden(home, [r.hook_point for r in recipes(seed)])
-        _train_and_judge(recipe, home, hidden)
+    waiting = [r for r in recipes(seed) if not (home / "truth" / f"{_name(r)}.json").exists()]
+    if waiting:
+        material = _Material.of(home, sorted({recipe.hook_point for recipe in waiting}))
+        for recipe in waiting:
+            _train_and_judge(recipe, home, material)
     return home
 
 
@@ -149,50 +147,67 @@ def _corpus_texts(home: Path) -> list[str]:
     return pq.read_table(home / "corpus.parquet")["text"].to_pylist()
 
 
-def _hidden(home: Path, hook_points: Sequence[str]) -> dict[str, torch.Tensor]:
-    model, tokenizer = load_language_model(home / "model")
-    table = tokenize(tokenizer, _corpus_texts(home))
-    return read_hook_points(model, table, sorted(set(hook_points)))
+@dataclass(frozen=True)
+class _Material:
+    """What all candidates of a world are trained and judged on.
+
+    Attributes:
+        corpus: by hook point, activations at the corpus' content tokens, [tokens, d_model].
+        heldout: by hook point, those at all tokens of the held-out documents.
+        clause: clause of each of those tokens.
+        concepts: child path, or nothing, of each clause.
+    """
+
+    corpus: dict[str, torch.Tensor]
+    heldout: dict[str, torch.Tensor]
+    clause: NDArray[np.int64]
+    concepts: list[str]
+
+    @classmethod
+    def of(cls, home: Path, hook_points: Sequence[str]) -> _Material:
+        model, tokenizer = load_language_model(home / "model")
+        corpus = read_hook_points(model, tokenize(tokenizer, _corpus_texts(home)), hook_points)
+        documents: Sequence[Document] = read_heldout(home / "heldout.parquet")
+        table = tokenize(tokenizer, [document.text for document in documents])
+        return cls(
+            corpus={name: values[content_mask(values)] for name, values in corpus.items()},
+            heldout=read_hook_points(model, table, hook_points),
+            clause=clause_of_token(documents, table),
+            concepts=clause_concepts(documents),
+        )
 
 
-def _train_and_judge(recipe: Recipe, home: Path, hidden: dict[str, torch.Tensor]) -> None:
-    activations = hidden[recipe.hook_point]
-    content = activations[content_mask(activations)]
+def _train_and_judge(recipe: Recipe, home: Path, material: _Material) -> None:
+    content = material.corpus[recipe.hook_point]
+    folder = home / "saes" / _name(recipe)
     train_sae(
         recipe,
         Activations([content[:-HELD_OUT_TOKENS]]),
         content[-HELD_OUT_TOKENS:],
-        home / "saes" / _name(recipe),
+        folder,
         about={"model_name": "world", "prepend_bos": True, "context_size": 128},
     )
-    truth = judge(recipe, home)
+    truth = _judge(folder, material.heldout[recipe.hook_point], material)
     (home / "truth").mkdir(exist_ok=True)
     (home / "truth" / f"{_name(recipe)}.json").write_text(json.dumps(asdict(truth)), "utf-8")
-    print(f"{home.name}: {_name(recipe)}: {truth.total} specific features", file=sys.stderr)
+    print(f"{home.name}: {_name(recipe)} is made and judged", file=sys.stderr)
 
 
-def judge(recipe: Recipe, home: Path) -> Truth:
+def _judge(folder: Path, hidden: torch.Tensor, material: _Material) -> Truth:
     """What is true of a trained candidate."""
-    documents: Sequence[Document] = read_heldout(home / "heldout.parquet")
-    model, tokenizer = load_language_model(home / "model")
-    table = tokenize(tokenizer, [document.text for document in documents])
-    hidden = read_hook_points(model, table, [recipe.hook_point])[recipe.hook_point]
-    concepts = clause_concepts(documents)
-    clause = clause_of_token(documents, table)
     names = list(load_lexicon().concepts)
     scores = clause_scores(
-        load_autoencoder(home / "saes" / _name(recipe)),
+        load_autoencoder(folder),
         hidden,
-        clause,
-        len(concepts),
+        material.clause,
+        len(material.concepts),
         content_mask(hidden),
     )
-    precision = average_precision(scores, carries(concepts, names))
+    precision = average_precision(scores, carries(material.concepts, names))
+    columns = dict(zip(names, precision.T, strict=True))
     return Truth(
-        specific={
-            n: distinct(scores, column) for n, column in zip(names, precision.T, strict=True)
-        },
-        best={n: float(column.max()) for n, column in zip(names, precision.T, strict=True)},
+        specific={name: distinct(scores, column) for name, column in columns.items()},
+        best={name: float(column.max()) for name, column in columns.items()},
     )
 
 
