@@ -208,3 +208,8 @@ def test_no_pickle_is_run(tmp_path: Path) -> None:
         (folder / name).write_bytes(pickle.dumps({"W_enc": Bomb()}))
         refusal(folder / name)
     assert not (tmp_path / "exploded").exists()
+
+
+def test_the_page_names_every_layout() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "saes.md").read_text(encoding="utf-8")
+    assert [name for name in LAYOUTS if f"`{name}`" not in page] == []
