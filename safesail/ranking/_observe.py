@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from math import ceil
-
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from safesail.ranking._activations import Site, SiteTokens
-from safesail.ranking._sample import Code, Firings, SampleStatistics, TokenStatistics
+from safesail.ranking._sample import (
+    Code,
+    Firings,
+    SampleStatistics,
+    TokenStatistics,
+    chunks_of,
+)
 from safesail.ranking._wiring import Wiring
 from safesail.sparse_autoencoder import SparseAutoencoder
-
-# Bytes that the activations of all features may take at a time, whatever the batch.
-ACTIVATIONS_BUDGET = 1 << 28
 
 
 class Observation:
@@ -66,9 +67,9 @@ class Observation:
     def add(self, tokens: SiteTokens) -> None:
         """Encode and count the content tokens of one batch at the candidate's site.
 
-        At most `ACTIVATIONS_BUDGET` bytes of activations are held at a time.
+        At most 256 MB of activations of all features are held at a time.
         """
-        chunks = max(1, ceil(4 * len(tokens.inputs) * self.sae.width / ACTIVATIONS_BUDGET))
+        chunks = chunks_of(len(tokens.inputs), self.sae.width)
         statistics = self.sample if tokens.part == "sample" else self.pairs
         begin = 0
         for inputs, targets in zip(

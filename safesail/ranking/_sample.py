@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import ceil
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor
 
 # Where fewer activations than this are non-zero, the 0.999 quantile is the maximum.
 _QUANTILE_NEEDS = 1_000
+# Bytes that the activations of all features may take at a time, whatever the batch.
+ACTIVATIONS_BUDGET = 1 << 28
 # One search for what fires looks at so many activations: all that fire would be 160 MB.
 _SEARCHED = 1 << 23
 # Where at most this share of the activations is not zero, rebuilding from these alone is faster
@@ -42,6 +45,11 @@ class Firings:
             part = activations[begin : begin + rows]
             tokens, features = part.nonzero(as_tuple=True)
             yield cls(tokens + begin, features, part[tokens, features])
+
+
+def chunks_of(tokens: int, width: int) -> int:
+    """Into how many chunks tokens are split so that each keeps to `ACTIVATIONS_BUDGET`."""
+    return max(1, ceil(4 * tokens * width / ACTIVATIONS_BUDGET))
 
 
 class Code:
@@ -101,13 +109,20 @@ class TokenStatistics:
         self._error = 0.0
         self._squares = 0.0
         self._sums = np.zeros(self.d_out)
+        self._origin: Tensor | None = None
 
     def add_rebuilt(self, targets: Tensor, rebuilt: Tensor) -> None:
         """Count tokens: what was to be rebuilt and what was, both [n, d_out]."""
+        if not len(targets):
+            return
+        if self._origin is None:
+            # Seen from near their mean, squares can be summed in float32 without loss.
+            self._origin = targets.mean(0)
         self.tokens += len(targets)
-        self._error += float((targets - rebuilt).square_().sum(dtype=torch.float64))
-        self._squares += float(targets.square().sum(dtype=torch.float64))
-        self._sums += targets.sum(0, dtype=torch.float64).cpu().numpy()
+        self._error += _squares(targets - rebuilt)
+        from_origin = targets - self._origin
+        self._sums += from_origin.sum(0).double().cpu().numpy()
+        self._squares += _squares(from_origin)
 
     def add_fired(self, features: NDArray[np.int64], values: NDArray[np.float32]) -> None:
         """Count positive activations of these tokens: which feature, how strongly; both [m]."""
@@ -133,6 +148,10 @@ class TokenStatistics:
             return float("nan")
         variance = self._squares - float((self._sums**2).sum()) / self.tokens
         return self._error / variance if variance > 0 else float("nan")
+
+
+def _squares(values: Tensor) -> float:
+    return float(values.square_().sum(1).sum(dtype=torch.float64))
 
 
 @dataclass

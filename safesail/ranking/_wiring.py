@@ -18,14 +18,14 @@ from torch import Tensor
 from safesail.errors import ModelError
 from safesail.language_model import LanguageModel, TokenizedText
 from safesail.ranking._activations import Site
-from safesail.ranking._sample import Code, Firings
+from safesail.ranking._sample import Code, Firings, chunks_of
 from safesail.sparse_autoencoder import SparseAutoencoder
 
-_TOKENS = 64
+_TOKENS = 48
 # With fewer tokens, nothing is said.
-_LEAST_TOKENS = 32
-_TEXTS = 16
-_TOKENS_PER_TEXT = 24
+_LEAST_TOKENS = 24
+_TEXTS = 8
+_TOKENS_PER_TEXT = 12
 
 
 @dataclass(frozen=True)
@@ -101,21 +101,22 @@ class Probe:
         site = Site(sae.hook_point, sae.output_hook_point)
         inputs, targets = self._values[site.read], self._values[site.rebuilt]
         siblings = self._siblings[site]
-        own = _unexplained(sae, inputs, targets)
-        layers = {
-            other.read: _unexplained(sae, self._values[other.read], self._values[other.rebuilt])
-            for other in siblings
-        }
-        scale = sae.d_in**0.5 / inputs.norm(dim=1).mean().item()
         same = site.read == site.rebuilt
-        scaled = _unexplained(sae, inputs, targets, scale) if same else None
+        scale = sae.d_in**0.5 / inputs.norm(dim=1).mean().item()
         generator = torch.Generator().manual_seed(0)
         places = torch.randperm(sae.d_in, generator=generator).to(inputs.device)
         signs = torch.randint(0, 2, (sae.d_in,), generator=generator).to(inputs) * 2 - 1
         turned = inputs[:, places] * signs
-        return Wiring(
-            own, layers, scaled, scale, _unexplained(sae, turned, turned if same else targets)
-        )
+        trials = [
+            (inputs, targets),
+            (turned, turned if same else targets),
+            *((self._values[other.read], self._values[other.rebuilt]) for other in siblings),
+        ]
+        if same:
+            trials.append((inputs * scale, targets * scale))
+        own, in_turn, *others = _unexplained(sae, trials)
+        layers = dict(zip([other.read for other in siblings], others, strict=False))
+        return Wiring(own, layers, others[-1] if same else None, scale, in_turn)
 
 
 def _siblings(model: LanguageModel, site: Site) -> list[Site]:
@@ -135,15 +136,21 @@ def _siblings(model: LanguageModel, site: Site) -> list[Site]:
     return found
 
 
-def _unexplained(
-    sae: SparseAutoencoder, inputs: Tensor, targets: Tensor, scale: float = 1.0
-) -> float:
-    activations = sae.encode(inputs * scale)
-    code = Code(activations)
-    for firings in Firings.of(activations):
-        code.add(firings)
-    rebuilt = sae.decode(code.tensor()) / scale
-    error = (targets - rebuilt).square().mean(0)
-    variance = targets.var(0, correction=0)
-    varying = variance > 0
-    return float((error[varying] / variance[varying]).mean())
+def _unexplained(sae: SparseAutoencoder, trials: Sequence[tuple[Tensor, Tensor]]) -> list[float]:
+    """Of inputs and targets, each [n, d] with one n: the share left unexplained by coordinate."""
+    together = torch.cat([inputs for inputs, _ in trials])
+    rebuilt = []
+    for inputs in together.tensor_split(chunks_of(len(together), sae.width)):
+        activations = sae.encode(inputs)
+        code = Code(activations)
+        for firings in Firings.of(activations):
+            code.add(firings)
+        rebuilt.append(sae.decode(code.tensor()))
+    shares = []
+    tokens = len(trials[0][0])
+    for (_, targets), found in zip(trials, torch.cat(rebuilt).split(tokens), strict=True):
+        error = (targets - found).square().mean(0)
+        variance = targets.var(0, correction=0)
+        varying = variance > 0
+        shares.append(float((error[varying] / variance[varying]).mean()))
+    return shares

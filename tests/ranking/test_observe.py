@@ -166,7 +166,7 @@ def test_a_small_budget_changes_no_number(
     monkeypatch.setattr(sae, "encode", lambda x: largest.append(len(x)) or encode(x))
     found = []
     for budget in (1 << 28, 4 * sae.width * 8):
-        monkeypatch.setattr("safesail.ranking._observe.ACTIVATIONS_BUDGET", budget)
+        monkeypatch.setattr("safesail.ranking._sample.ACTIVATIONS_BUDGET", budget)
         largest.clear()
         observation = Observation(sae, sample_tokens=30, texts=5, pooling=pooling)
         for batch in batches:

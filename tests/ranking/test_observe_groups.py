@@ -16,9 +16,9 @@ from safesail.concepts import ConceptSet, ContrastPair
 from safesail.corpus import Corpus, Document
 from safesail.errors import StorageError
 from safesail.language_model import LanguageModel
+from safesail.ranking._design import PairDesign
 from safesail.ranking._groups import Refused, observe_candidates
 from safesail.ranking._observe import Observation
-from safesail.ranking._design import PairDesign
 from safesail.sparse_autoencoder import Candidate, find_candidates
 from safesail.study import RankingSettings
 
