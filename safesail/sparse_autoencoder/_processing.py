@@ -29,8 +29,13 @@ _HARMLESS = frozenset(
         "use_attn_result",
         "use_hook_mlp_in",
         "use_split_qkv_input",
-        "trust_remote_code",
+        "attn_implementation",
         "cache_dir",
+        "device_map",
+        "local_files_only",
+        "low_cpu_mem_usage",
+        "token",
+        "trust_remote_code",
     }
 )
 _PROCESSING = frozenset(
