@@ -157,7 +157,7 @@ def test_layers_restrict_and_the_numbers_do_not_depend_on_the_company(
 
 def test_a_layer_without_candidates_is_named(fresh: Path, explained: Path, copy: Copy) -> None:
     for study in (fresh, explained):
-        with pytest.raises(CandidateError, match=r"no .*candidate at layer 7; .* at: 1, 2"):
+        with pytest.raises(CandidateError, match=r"no .*candidate .*layer 7; .* at.*: 1, 2"):
             rank(Study.open(study), Selection(layer=7))
 
 
