@@ -35,7 +35,7 @@ def train_saes(
         str | None,
         typer.Option(
             help="Active features a token (16,32,64 by default); for standard and gated, L1 "
-            "coefficients (1,2,4 by default)."
+            "coefficients (0.5,1,2 by default)."
         ),
     ] = None,
     width: Annotated[
@@ -53,7 +53,7 @@ def train_saes(
     batch: Annotated[int, typer.Option(min=1, help="Tokens of a step.")] = 1024,
     learning_rate: Annotated[
         float | None,
-        typer.Option(help="By default by width: 0.0002 at 16,384 features, more for fewer."),
+        typer.Option(help="By default by width: 0.0004 at 16,384 features, more for fewer."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of weights and order.")] = 0,
     checkpoint_every: Annotated[

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from safesail.language_model import LanguageModel
     from safesail.sparse_autoencoder import Recipe
 
-# An L1 coefficient of 1 to 4 leaves 20 to 60 features active on the lab's model: inputs are
-# scaled to one variance, so on other models it is of the same order.
+# On the lab's model these leave 10 to 40 features active. Inputs are scaled to one variance, so
+# it is of that order on others.
 _USUAL_ACTIVE = (16.0, 32.0, 64.0)
-_USUAL_COEFFICIENTS = (1.0, 2.0, 4.0)
+_USUAL_COEFFICIENTS = (0.5, 1.0, 2.0)
 _FEWEST_STEPS = 2000
 
 
@@ -29,12 +29,12 @@ class Sweep:
         sites: where in a block, by TransformerLens' names: resid_post, mlp_out ...
         architectures: topk, batchtopk, matryoshka, jumprelu, standard, gated.
         sparsities: numbers of active features; for standard and gated, L1 coefficients. Empty
-            means 16, 32, 64, and 1, 2, 4.
+            means 16, 32, 64, and 0.5, 1, 2.
         width: features of each SAE; None means 8 times what it reads.
         tokens: tokens of the corpus to read; None means the study's `corpus.max_tokens`.
         steps: optimiser steps; None means one pass over the tokens, at least 2,000 steps.
         batch: tokens of a step.
-        learning_rate: at the start; None goes by the width: 2e-4 at 16,384 features, rising with
+        learning_rate: at the start; None goes by the width: 4e-4 at 16,384 features, rising with
             the inverse square root.
         seed: of weights, order and parts.
     """

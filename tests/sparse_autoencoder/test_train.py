@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 
 from safesail.errors import CandidateError, ConfigurationError, InputError, StorageError
 from safesail.sparse_autoencoder import (
-    PENALISED,
     Activations,
     Recipe,
     SparseAutoencoder,
@@ -93,8 +92,7 @@ def test_every_architecture_is_trained_and_loads(
     fvu = float(error / (heldout - heldout.mean(0)).square().sum())
     assert trained.fvu == pytest.approx(fvu, rel=1e-4)
     assert trained.fvu < 0.5
-    # An L1 penalty needs longer than this to leave few.
-    assert 2 < trained.l0 < (32 if architecture in PENALISED else 12)
+    assert 2 < trained.l0 < (12 if sparsity == 4 else 24)
     if sparsity == 4 and architecture != "jumprelu":
         # Of batchtopk, k is an average, and its threshold a moving one: also in so few steps.
         assert trained.l0 == pytest.approx(4, rel=0.15)
@@ -198,7 +196,7 @@ def test_training_is_what_rebuilds(data: tuple[torch.Tensor, torch.Tensor], tmp_
         error = (first(data[1]) - data[1]).square().sum()
     assert trained.fvu < 0.3 * float(error / (data[1] - data[1].mean(0)).square().sum())
     assert [now.step for now in steps] == list(range(20, 201, 20))
-    assert steps[-1].loss < 0.5 * steps[0].loss
+    assert steps[-1].loss < 0.75 * steps[0].loss
     assert steps[-1].l0 == 4
     figures = json.loads((tmp_path / "sae" / "cfg.json").read_text())["metadata"]
     assert figures["safesail_figures"]["fvu"] == trained.fvu
@@ -242,8 +240,8 @@ def test_names() -> None:
 
 
 def test_learning_rates_fall_with_the_root_of_the_width() -> None:
-    assert usual_learning_rate(2**14) == pytest.approx(2e-4)
-    assert usual_learning_rate(2**10) == pytest.approx(8e-4)
+    assert usual_learning_rate(2**14) == pytest.approx(4e-4)
+    assert usual_learning_rate(2**10) == pytest.approx(16e-4)
 
 
 def test_too_little_or_bad_data_is_one_line(
