@@ -131,8 +131,10 @@ def layout_of(path: Path) -> str:
         )
     found = sorted(entry.name for entry in path.iterdir())
     listed = ", ".join(found[:6]) + (" ..." if len(found) > 6 else "") or "nothing"
-    known = " or ".join(" + ".join(layout.folder) for layout in LAYOUTS.values() if layout.folder)
-    raise CandidateError(f"{path} is not an SAE: it holds {listed}, no {known}")
+    raise CandidateError(
+        f"{path} is not an SAE: it holds {listed}; an SAE's folder has cfg.json, params.npz, ae.pt "
+        "or other files by which docs/saes.md tells its layout"
+    )
 
 
 def check_readable(layout: str, path: str, source: str) -> None:

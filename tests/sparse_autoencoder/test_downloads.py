@@ -24,11 +24,7 @@ ask()
 for candidate in candidates[1:3]:
     SparseAutoencoder.load(candidate, device="cpu")
 ask()
-"""
-RESUME = """
-from pathlib import Path
-from safesail.sparse_autoencoder import SparseAutoencoder, find_candidates
-(candidate,) = find_candidates(["someone/saes:large"], Path())
+(candidate,) = find_candidates(["large/saes:broken-off"], Path())
 print(SparseAutoencoder.load(candidate, device="cpu").width)
 """
 
@@ -37,18 +33,25 @@ def size_of(*folders: Path) -> int:
     return sum(path.stat().st_size for folder in folders for path in folder.iterdir())
 
 
-def test_sizes_before_and_after(tmp_path: Path) -> None:
+def test_sizes_before_and_after_and_a_download_that_breaks_off(tmp_path: Path) -> None:
+    """In one process, as each costs seconds to start.
+
+    The hub's client writes pieces of 10 MB: the file that breaks off half-way holds two of them.
+    """
     root = tmp_path / "hub"
     folders = [
         random_sae(root / "someone" / "saes" / "layer1" / "k8", "topk"),
         random_sae(root / "someone" / "saes" / "layer1" / "k4", "standard", width=200),
         random_sae(root / "other" / "saes" / "s", "gated"),
     ]
-    with hub(root) as endpoint:
+    large = random_sae(root / "large" / "saes" / "broken-off", "standard", width=100_000)
+    assert (large / "sae_weights.safetensors").stat().st_size > 22e6
+    with hub(root, cut="broken-off/sae_weights.safetensors") as endpoint:
         answer = run_with_hub(endpoint, tmp_path / "cache", SIZES)
         described = endpoint.asked("/api/models/someone/saes")
         none = endpoint.asked("/api/models/none/at-all")
-    first, second, third = (json.loads(line) for line in answer.splitlines())
+        ranges = endpoint.asked("broken-off/sae_weights.safetensors")
+    first, second, third, width = (json.loads(line) for line in answer.splitlines())
     assert first[:2] == [
         ["someone-saes-layer1-k8", "someone-saes-layer1-k4", "other-saes-s"],
         size_of(*folders),
@@ -61,18 +64,7 @@ def test_sizes_before_and_after(tmp_path: Path) -> None:
     # Each time one question for each repository of which something is missing, however many SAEs;
     # the hub's silence about one hides nothing of the others.
     assert (len(described), len(none)) == (2, 3)
-
-
-def test_a_download_that_broke_off_goes_on(tmp_path: Path) -> None:
-    """The hub's client writes pieces of 10 MB: the file must be longer than two of them."""
-    root = tmp_path / "hub"
-    folder = random_sae(root / "someone" / "saes" / "large", "standard", width=100_000)
-    weights = folder / "sae_weights.safetensors"
-    assert weights.stat().st_size > 22e6
-    with hub(root, cut="large/sae_weights.safetensors") as endpoint:
-        answer = run_with_hub(endpoint, tmp_path / "cache", RESUME)
-        ranges = endpoint.asked("large/sae_weights.safetensors")
-    assert answer.strip() == "100000"
+    assert width == 100_000
     starts = [int(asked.removeprefix("bytes=").split("-")[0] or 0) for asked in ranges]
     assert starts[0] == 0
     assert max(starts) >= 10_000_000

@@ -158,8 +158,8 @@ def refusal(path: Path) -> str:
     ("files", "said"),
     [
         ({"conf.yaml": "", "latest_ckpt.safetensors": ""}, "is a temporal SAE"),
-        ({"weights.bin": "", "readme.md": ""}, "it holds readme.md, weights.bin, no "),
-        ({}, "it holds nothing, no "),
+        ({"weights.bin": "", "readme.md": ""}, "it holds readme.md, weights.bin; an SAE's"),
+        ({}, "it holds nothing; an SAE's folder has"),
         ({"params.npz": "x"}, "keep it in folders named as published (gemma-scope-(2b|9b"),
         ({"ae.pt": "x"}, "cannot be loaded: "),
         ({"ae.pt": "x", "config.json": '{"trainer": {"dict_class": "AutoEncoderNew"}}'},

@@ -63,8 +63,7 @@ def test_a_missing_folder(tmp_path: Path) -> None:
 def test_a_folder_without_configuration(folder: Path) -> None:
     (folder / "cfg.json").unlink()
     message = refusal(folder)
-    assert "is not an SAE: it holds sae_weights.safetensors, no " in message
-    assert "cfg.json or" in message
+    assert "is not an SAE: it holds sae_weights.safetensors; an SAE's folder has cfg" in message
 
 
 def test_a_folder_without_weights(folder: Path) -> None:
