@@ -121,7 +121,7 @@ class TokenStatistics:
         self.tokens += len(targets)
         self._error += _squares(targets - rebuilt)
         from_origin = targets - self._origin
-        self._sums += from_origin.sum(0).double().cpu().numpy()
+        self._sums += from_origin.sum(0).cpu().double().numpy()
         self._squares += _squares(from_origin)
 
     def add_fired(self, features: NDArray[np.int64], values: NDArray[np.float32]) -> None:
@@ -151,7 +151,7 @@ class TokenStatistics:
 
 
 def _squares(values: Tensor) -> float:
-    return float(values.square_().sum(1).sum(dtype=torch.float64))
+    return float(values.square_().sum(1).cpu().double().sum())
 
 
 @dataclass
