@@ -90,7 +90,8 @@ def originals(activations: Floats) -> Integers:
     """
     centred = activations - activations.mean(0)
     lengths = np.linalg.norm(centred, axis=0)
-    alike = centred.T @ centred >= COPY * np.outer(lengths, lengths)
+    product = np.outer(lengths, lengths)
+    alike = (centred.T @ centred >= COPY * product) & (product > 0)
     found = np.arange(len(alike))
     kept: list[int] = []
     for place in range(len(alike)):

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safesail.ranking._compare import places
+from safesail.ranking._separation import share_interval
 
 Rows = Sequence[dict[str, Any]]
 
@@ -121,6 +122,7 @@ def _candidate_line(rows: Rows, best_probability: float, tied: bool) -> Candidat
     total = sum(row["separating_features"] for row in rows)
     precision = np.array([_resamples(row, "separation") for row in rows]).mean(axis=0)
     separation = _mean(rows, "separation_best")
+    low, high = share_interval(separation, precision, sum(r["independent_pairs"] for r in rows))
     return CandidateLine(
         sae=first["sae"],
         hook_point=first["hook_point"],
@@ -133,8 +135,8 @@ def _candidate_line(rows: Rows, best_probability: float, tied: bool) -> Candidat
         separating_low=float(min(total, np.quantile(counts, 0.025))),
         separating_high=float(max(total, np.quantile(counts, 0.975))),
         separation=separation,
-        separation_low=float(np.quantile(precision, 0.025)),
-        separation_high=float(np.quantile(precision, 0.975)),
+        separation_low=low,
+        separation_high=high,
         chance=_mean(rows, "separation_chance"),
         mean_rank=_mean(rows, "rank"),
         best_probability=best_probability,

@@ -11,20 +11,68 @@ from numpy.typing import NDArray
 from safesail.concepts import ConceptSet, ContrastPair
 from safesail.errors import CandidateError
 from safesail.ranking import Ranking, compare
-from safesail.ranking._score import RESAMPLES
+from safesail.ranking._compare import places
+from safesail.ranking._design import RESAMPLES
 
 
 def named(names: set[str]) -> ConceptSet:
     return ConceptSet(ContrastPair(name, f"{name} yes", f"{name} no") for name in sorted(names))
 
 
-def row(sae: str, resamples: NDArray, concept: str = "a", **more: Any) -> dict[str, Any]:
-    numbers = ("hook_point", "l0", "fvu", "dead_share", "pairs", "called_features")
-    about: dict[str, Any] = dict.fromkeys([*numbers, "separation_best_low", "separation_best_high"])
+def row(
+    sae: str,
+    resamples: NDArray,
+    concept: str = "a",
+    count: int = 0,
+    counts: NDArray | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    """A row of the rankings table; without counts, candidates differ by their separation."""
+    empty = ("hook_point", "architecture", "width", "l0", "fvu", "dead_share", "pairs", "i_cdf")
+    about: dict[str, Any] = dict.fromkeys([*empty, "called_features", "least_callable_f"])
+    for name in ("separating_features", "separation_best", "i_cdf"):
+        about |= {f"{name}_low": None, f"{name}_high": None}
     about |= {"sae": sae, "concept": concept, "layer": 1, "health": "ok", "mean_rank": None}
-    about |= {"separation_chance": 0.25}
+    about |= {"separation_chance": 0.25, "independent_pairs": 40}
+    flat = np.full(RESAMPLES, float(count)) if counts is None else counts
+    about |= {"separating_features": count, "separating_resamples": flat.tolist()}
     mean = float(np.mean(resamples))
     return {**about, "separation_best": mean, "separation_resamples": resamples.tolist(), **more}
+
+
+def test_more_separating_features_come_first_whatever_the_best_one_does() -> None:
+    flat = np.full(RESAMPLES, 0.5)
+    rows = [row("few", flat + 0.4, count=2), row("many", flat, count=5), row("same", flat, count=5)]
+    compare(rows, named({"a"}))
+    found = {r["sae"]: (r["rank"], r["tied_with_best"]) for r in rows}
+    assert found == {"few": (3, False), "many": (1, True), "same": (1, True)}
+    assert [r["best_probability"] for r in rows] == [0, 0.5, 0.5]
+
+
+def test_counts_inside_the_noise_are_tied_and_share_the_first_place() -> None:
+    flat = np.full(RESAMPLES, 0.5)
+    generator = np.random.default_rng(0)
+    rows = [
+        row("five", flat, count=5, counts=generator.binomial(6, 0.8, RESAMPLES).astype(float)),
+        row("four", flat, count=4, counts=generator.binomial(6, 0.7, RESAMPLES).astype(float)),
+        row("none", flat, count=0),
+    ]
+    compare(rows, named({"a"}))
+    assert [r["tied_with_best"] for r in rows] == [True, True, False]
+    first, second, last = (r["best_probability"] for r in rows)
+    five, four = (np.array(r["separating_resamples"]) for r in rows[:2])
+    assert first == pytest.approx(np.mean((five > four) + 0.5 * (five == four)))
+    assert first + second == pytest.approx(1)
+    assert last == 0
+
+
+def test_places_by_sorting() -> None:
+    generator = np.random.default_rng(1)
+    counts = generator.integers(0, 3, (20, 6)).astype(float)
+    precision = generator.integers(0, 4, (20, 6)) / 3
+    for count, value, place in zip(counts, precision, places(counts, precision), strict=True):
+        keys = list(zip(count, value, strict=True))
+        assert place.tolist() == [1 + sum(other > key for other in keys) for key in keys]
 
 
 def test_candidates_inside_the_noise_are_tied_and_worse_ones_are_not() -> None:

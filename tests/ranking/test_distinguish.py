@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
-from scipy.stats import bootstrap, binomtest, kstest
+from scipy.stats import binomtest, bootstrap, kstest
 
 from safesail.ranking._distinguish import LEAST_DISCORDANT, Distinction, mean_interval, wilson
 

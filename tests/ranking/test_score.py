@@ -11,12 +11,12 @@ from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score
 
 from safesail.concepts import ConceptSet, ContrastPair
+from safesail.ranking import _score
+from safesail.ranking._design import RESAMPLES, PairDesign
 from safesail.ranking._score import (
     FEW_PAIRS_WARNING,
     NONE_CALLED_WARNING,
-    RESAMPLES,
     ConceptScore,
-    PairDesign,
     score_candidate,
 )
 from safesail.study import RankingSettings
@@ -44,19 +44,19 @@ def by_concept(
 ) -> dict[str, ConceptScore]:
     scale = np.full(pooled.shape[1], q999, dtype=np.float32)
     found = score_candidate(pooled.astype(np.float32), scale, design, settings)
-    return {score.concept: score for score in found}
+    return {score.role.concept: score for score in found}
 
 
 @pytest.fixture(scope="module")
 def planted() -> tuple[PairDesign, dict[str, ConceptScore]]:
-    """Three concepts of 24, 24 and 12 pairs (fraud has a child of 12), ten features.
+    """Three concepts of 24, 24 and 9 pairs (fraud has a child of 12), ten features.
 
     0 is silent; 1 fires alike on everything; 2 is small noise below the margin; 3 detects
     violence; 4 detects a third of violence; 5 detects violence and fraud; 6 fires on violence's
     twins; 7 detects fraud/scam; 8, 9 silent.
     """
     design = PairDesign.of(
-        concepts({"violence": 24, "fraud": 12, "fraud/scam": 12, "drugs": 12}), seed=0
+        concepts({"violence": 24, "fraud": 12, "fraud/scam": 12, "drugs": 9}), seed=0
     )
     pooled = np.zeros((len(design.texts), 10), dtype=np.float32)
     violence, violence_twins = numbers(design, "violence")
@@ -76,29 +76,32 @@ def chosen(score: ConceptScore) -> dict[int, dict[str, Any]]:
     return {int(row["feature"]): row for row in score.chosen}
 
 
+def counts(score: ConceptScore) -> list[int]:
+    return [score.distinction.count(level) for level in (0.3, 0.5, 0.7, 0.9)]
+
+
 def test_shares_and_counts_by_hand(planted: tuple[PairDesign, dict[str, ConceptScore]]) -> None:
     _, scores = planted
     violence, fraud, scam = scores["violence"], scores["fraud"], scores["fraud/scam"]
-    assert (violence.pairs, fraud.pairs, scam.pairs, scores["drugs"].pairs) == (24, 24, 12, 12)
+    assert [len(scores[name].role.pairs) for name in scores] == [24, 24, 12, 9]
     # f of violence: features 3 and 5 are 1, feature 4 is 1/3, all others 0.
-    assert violence.i_cdf == pytest.approx((1 + 1 + 1 / 3) / 10)
-    assert violence.l0 == {0.3: 3, 0.5: 2, 0.7: 2, 0.9: 2}
+    assert violence.distinction.i_cdf == pytest.approx((1 + 1 + 1 / 3) / 10)
+    assert counts(violence) == [3, 2, 2, 2]
     # The parent owns its child's pairs: feature 7 has f = 12/24 there and 1 on the child.
-    assert fraud.l0 == {0.3: 2, 0.5: 2, 0.7: 1, 0.9: 1}
-    assert fraud.i_cdf == pytest.approx((1 + 0.5) / 10)
-    assert scam.l0 == {0.3: 2, 0.5: 2, 0.7: 2, 0.9: 2}
-    assert scores["drugs"].l0 == {0.3: 0, 0.5: 0, 0.7: 0, 0.9: 0}
+    assert counts(fraud) == [2, 2, 1, 1]
+    assert fraud.distinction.i_cdf == pytest.approx((1 + 0.5) / 10)
+    assert counts(scam) == [2, 2, 2, 2]
+    assert counts(scores["drugs"]) == [0, 0, 0, 0]
 
 
-def test_i_cdf_is_the_area_under_the_counts() -> None:
-    """DESIGN: mean of f = area under L0_t over t, divided by width."""
-    generator = np.random.default_rng(1)
-    design = PairDesign.of(concepts({"a": 30}), seed=0)
-    pooled = generator.random((len(design.texts), 50))
-    score = by_concept(pooled, design, RankingSettings(margin=0))["a"]
-    f = (pooled[design.positive] > pooled[design.negative]).mean(0)
-    area = sum((f >= t).sum() for t in np.arange(1, 31) / 30 - 1e-9) / 30
-    assert score.i_cdf == pytest.approx(area / 50)
+def test_separating_features_by_hand(planted: tuple[PairDesign, dict[str, ConceptScore]]) -> None:
+    _, scores = planted
+    # 3 detects violence alone; 5 has 24 hits and 24 false alarms; 4 reaches a third.
+    assert scores["violence"].separating.count == 1
+    assert scores["violence"].separating.interval == (1, 1)
+    assert scores["fraud/scam"].separating.count == 1  # 7
+    assert scores["drugs"].separating.count == 0
+    assert scores["drugs"].separating.interval == (0, 0)
 
 
 def test_chosen_features(planted: tuple[PairDesign, dict[str, ConceptScore]]) -> None:
@@ -124,16 +127,16 @@ def test_separation_counts_other_concepts_as_negatives(
 ) -> None:
     design, scores = planted
     violence = chosen(scores["violence"])
-    # 24 violence texts among 24 twins and 24 fraud and 12 drugs texts; 5 fires on fraud too.
-    truth = [1] * 24 + [0] * 60
-    fires = [1] * 24 + [0] * 24 + [1] * 24 + [0] * 12
+    # 24 violence texts among their twins and both texts of 24 fraud and 9 drugs pairs; 5 fires
+    # on fraud's positives too.
+    truth = [1] * 24 + [0] * (24 + 48 + 18)
+    fires = [1] * 24 + [0] * 24 + [1] * 24 + [0] * (24 + 18)
     assert violence[5]["separation"] == pytest.approx(average_precision_score(truth, fires))
-    assert scores["violence"].separation_chance == pytest.approx(24 / 84)
+    assert scores["violence"].role.chance == pytest.approx(24 / 114)
     # On its own branch nothing counts against it: scam texts are no negatives of fraud.
-    positive, used = design.roles["fraud"]
-    assert (positive.sum(), used.sum()) == (24, 24 + 24 + 24 + 12)
-    positive, used = design.roles["fraud/scam"]
-    assert (positive.sum(), used.sum()) == (12, 12 + 12 + 24 + 12)
+    fraud, scam = design.roles["fraud"], design.roles["fraud/scam"]
+    assert (fraud.positive.sum(), fraud.used.sum()) == (24, 48 + 48 + 18)
+    assert (scam.positive.sum(), scam.used.sum()) == (12, 24 + 48 + 18)
 
 
 def test_specificity_is_against_other_branches(
@@ -152,18 +155,23 @@ def test_a_detector_is_found_and_judged_on_the_other_half(
 ) -> None:
     _, scores = planted
     violence, drugs = scores["violence"], scores["drugs"]
-    assert violence.separation_best == pytest.approx(1)
-    # No resample holds a mistake; as many hits of a proportion say how little that proves.
-    hits = binomtest(24, 24).proportion_ci(method="wilson")
-    assert violence.interval() == pytest.approx((hits.low, 1))
-    assert violence.separation_top10 < 1
+    assert violence.separation.best == pytest.approx(1)
+    assert violence.separation.auroc == pytest.approx(1)
+    assert violence.separation.f1 == pytest.approx(1)
+    # No resample holds a mistake: how little that proves is what 24 pairs may hide.
+    low, high = violence.separation.interval
+    assert 0.85 < low < 0.99
+    assert high == 1
+    assert violence.separation.top10 < 1
+    assert violence.specificity == 1
     # No feature tells drugs: as good as an uninformed choice, in every half and resample.
-    assert drugs.separation_best == pytest.approx(12 / 72, abs=0.05)
+    assert drugs.separation.best == pytest.approx(9 / 114, abs=0.05)
     assert drugs.called_features == 0
+    assert drugs.least_callable == pytest.approx(5 / 9)  # nothing is tested: five wins would do
     assert NONE_CALLED_WARNING in drugs.warnings
     assert FEW_PAIRS_WARNING in drugs.warnings
     assert FEW_PAIRS_WARNING not in violence.warnings
-    assert len(violence.resampled) == RESAMPLES
+    assert len(violence.separation.resampled) == RESAMPLES
 
 
 @pytest.mark.parametrize(("margin", "f"), [(0.0, 1.0), (0.4, 1.0), (0.5, 0.0), (0.6, 0.0)])
@@ -173,7 +181,7 @@ def test_the_margin_is_a_share_of_q999_and_must_be_exceeded(margin: float, f: fl
     pooled[design.positive, 0] = 2.0
     pooled[design.negative, 0] = 1.0
     score = by_concept(pooled, design, RankingSettings(margin=margin), q999=2.0)["a"]
-    assert score.i_cdf == f
+    assert score.distinction.i_cdf == f
 
 
 def test_at_most_the_asked_number_is_chosen_and_at_least_ten_are_shown() -> None:
@@ -193,23 +201,29 @@ def test_at_most_the_asked_number_is_chosen_and_at_least_ten_are_shown() -> None
 
 
 def test_noise_has_the_separation_of_chance_though_the_best_in_sample_is_far_above() -> None:
-    best, top, chance, in_sample = [], [], [], []
+    best, top, chance, in_sample, probe, auroc, specificity = ([] for _ in range(7))
     for seed in range(10):
         design = PairDesign.of(concepts({"a": 24, "b": 24, "c": 24}), seed)
         pooled = np.random.default_rng(seed + 1_000).random((len(design.texts), 400))
         for score in by_concept(pooled, design, RankingSettings(margin=0)).values():
-            best.append(score.separation_best)
-            top.append(score.separation_top10)
-            chance.append(score.separation_chance)
+            best.append(score.separation.best)
+            top.append(score.separation.top10)
+            chance.append(score.role.chance)
+            probe.append(score.separation.probe5)
+            auroc.append(score.separation.auroc)
+            specificity.append(score.specificity)
             in_sample.append(max(row["separation"] for row in score.chosen))
     # A random order has a mean average precision a little above the share of positives.
-    order = np.random.default_rng(0).random((2_000, 48))
-    positives = np.repeat([True, False, False, False], 12)
+    order = np.random.default_rng(0).random((2_000, 72))
+    positives = np.repeat([True, False, False, False, False, False], 12)
     random = np.mean([average_precision_score(positives, row) for row in order])
     assert np.mean(best) == pytest.approx(random, abs=0.03)
     assert np.mean(top) == pytest.approx(random, abs=0.02)
+    assert np.mean(probe) == pytest.approx(random, abs=0.03)
+    assert np.mean(auroc) == pytest.approx(0.5, abs=0.03)
+    assert np.mean(specificity) < 0.05
     assert min(in_sample) > random + 0.1
-    assert np.mean(chance) == 0.25
+    assert np.mean(chance) == pytest.approx(1 / 6)
 
 
 def test_pairs_with_one_twin_are_one_piece_of_evidence() -> None:
@@ -219,10 +233,10 @@ def test_pairs_with_one_twin_are_one_piece_of_evidence() -> None:
     pooled = np.ones((len(design.texts), 3))
     pooled[design.negative] = 0
     score = by_concept(pooled, design)["a"]
-    assert score.i_cdf == 1
+    assert score.distinction.i_cdf == 1
     assert score.called_features == 0
-    assert np.isnan(score.separation_best)  # one cluster cannot be halved
-    assert np.isnan(score.interval()).all()
+    assert np.isnan(score.separation.best)  # one cluster cannot be halved
+    assert np.isnan([*score.separation.interval, *score.i_cdf_interval]).all()
 
 
 @pytest.mark.proof
@@ -248,3 +262,27 @@ def test_false_calls_on_noise_keep_their_rate(margin: float, shared: int) -> Non
         (score,) = score_candidate(pooled.astype(np.float32), q999, design, settings)
         false_calls += score.called_features > 0
     assert false_calls / runs <= rate + 3 * np.sqrt(rate * (1 - rate) / runs)
+
+
+def test_sums_in_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    design = PairDesign.of(concepts({"a": 20, "b": 20}), seed=0)
+    pooled = np.random.default_rng(3).random((len(design.texts), 37))
+    whole = by_concept(pooled, design)["a"]
+    monkeypatch.setattr(_score, "_BLOCK", 8)
+    blocks = by_concept(pooled, design)["a"]
+    assert whole.chosen == blocks.chosen
+    assert (whole.distinction.f == blocks.distinction.f).all()
+
+
+def test_a_pair_whose_length_tells_is_reported_by_its_row() -> None:
+    pairs = [
+        ContrastPair("a", f"a longer text {n} about it", f"another short one {n}")
+        for n in range(11)
+    ]
+    long = " ".join(f"word{n}" for n in range(20))
+    pairs.append(ContrastPair("a", long, "short one here", "pairs.jsonl, line 12"))
+    design = PairDesign.of(ConceptSet(pairs), seed=0)
+    score = by_concept(np.random.default_rng(0).random((len(design.texts), 5)), design)["a"]
+    (warning,) = [text for text in score.warnings if "length" in text]
+    assert "1 of 12 pairs" in warning
+    assert "pairs.jsonl, line 12" in warning

@@ -1,0 +1,149 @@
+"""Separation and separating features against scikit-learn and slow, obvious implementations."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+
+from safesail.concepts import ConceptSet, ContrastPair
+from safesail.ranking._design import SPLITS, PairDesign
+from safesail.ranking._separating import originals, separating_features
+from safesail.ranking._separation import receiver_curve, separate, share_interval
+from safesail.ranking._sorted_scores import SortedScores
+
+
+@given(st.integers(2, 30), st.data())
+@settings(deadline=None)
+def test_areas_are_scikit_learns_with_weights(texts: int, data: st.DataObject) -> None:
+    scores = data.draw(arrays(np.float32, texts, elements=st.sampled_from([0, 1, 2, 0.5])))
+    positive = data.draw(arrays(bool, texts))
+    positive[0], positive[1] = True, False
+    weights = data.draw(arrays(np.int64, (3, texts), elements=st.integers(0, 3)))
+    for value, weight in zip(receiver_curve(scores, positive, weights), weights, strict=True):
+        if weight[positive].sum() == 0 or weight[~positive].sum() == 0:
+            assert np.isnan(value)
+        else:
+            expected = roc_auc_score(positive, scores, sample_weight=weight)
+            assert value == pytest.approx(expected)
+
+
+def material(seed: int) -> tuple[PairDesign, NDArray[np.float32], NDArray[np.bool_]]:
+    """Two concepts of 16 pairs, 30 features; the first ones lean towards concept a."""
+    pairs = [ContrastPair(c, f"{c} yes {n}", f"{c} no {n}") for c in "ab" for n in range(16)]
+    design = PairDesign.of(ConceptSet(pairs), seed)
+    generator = np.random.default_rng(seed)
+    pooled = generator.random((32 * 2, 30)) * (generator.random((64, 30)) < 0.6)
+    own = design.roles["a"].positive
+    pooled[own, :6] += generator.random((16, 6)) * np.linspace(1, 0.2, 6)
+    pooled = np.round(pooled, 1).astype(np.float32)  # ties
+    wins = pooled[design.positive] > pooled[design.negative]
+    return design, pooled, wins[design.roles["a"].pairs]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_cross_fitting_by_hand(seed: int) -> None:
+    """Every split, both ways, one feature at a time, by scikit-learn."""
+    design, pooled, wins = material(seed)
+    role = design.roles["a"]
+    found = separate(pooled, wins, SortedScores.of(pooled), role, design)
+    best, top10, auroc, f1, probe = ([] for _ in range(5))
+    for split in range(SPLITS):
+        half = design.halves[split][design.cluster_of_texts]
+        for judged in (0, 1):
+            fit, judge = role.used & (half != judged), role.used & (half == judged)
+            pairs = design.halves[split][design.clusters[role.pairs]] != judged
+            tried = [i for i in range(30) if wins[pairs, i].any()]
+
+            def precision(feature: int, on: NDArray, role=role) -> float:
+                return average_precision_score(role.positive[on], pooled[on, feature])
+
+            order = sorted(tried, key=lambda i, fit=fit: -precision(i, fit))  # stable, as ours
+            best.append(precision(order[0], judge))
+            top10.append(np.mean([precision(i, judge) for i in order[:10]]))
+            first = pooled[:, order[0]]
+            auroc.append(roc_auc_score(role.positive[judge], first[judge]))
+            cuts = np.unique(first[fit])
+            at = max(cuts, key=lambda cut: f1_score(role.positive[fit], first[fit] >= cut))
+            f1.append(f1_score(role.positive[judge], first[judge] >= at))
+            if split == 0:
+                x = pooled[:, order[:5]]
+                x = (x - x[fit].mean(0)) / x[fit].std(0)
+                logistic = LogisticRegression().fit(x[fit], role.positive[fit])
+                scores = logistic.decision_function(x[judge])
+                probe.append(average_precision_score(role.positive[judge], scores))
+    assert found.best == pytest.approx(np.mean(best))
+    assert found.top10 == pytest.approx(np.mean(top10))
+    assert found.auroc == pytest.approx(np.mean(auroc))
+    assert found.f1 == pytest.approx(np.mean(f1), abs=0.02)  # of equal thresholds either may do
+    assert found.probe5 == pytest.approx(np.mean(probe), abs=1e-6)
+
+
+def test_resamples_pick_again_on_their_own_half() -> None:
+    """By hand for one resample: weighted precision on the half, its best feature on the other."""
+    design, pooled, wins = material(1)
+    role = design.roles["a"]
+    found = separate(pooled, wins, SortedScores.of(pooled), role, design)
+    split, draw = 2, 2 + 5 * SPLITS
+    half = design.halves[split][design.cluster_of_texts]
+    weight = design.draws[draw][design.cluster_of_texts]
+    values, own = [], []
+    for judged in (0, 1):
+        fit, judge = role.used & (half != judged), role.used & (half == judged)
+        pairs = design.halves[split][design.clusters[role.pairs]] != judged
+        tried = [i for i in range(30) if wins[pairs, i].any()]
+
+        def precision(feature: int, on: NDArray, by: NDArray) -> float:
+            return average_precision_score(
+                role.positive[on], pooled[on, feature], sample_weight=by[on]
+            )
+
+        even = np.ones(len(weight))
+        rivals = sorted(tried, key=lambda i, fit=fit, even=even: -precision(i, fit, even))[:10]
+        own.append(precision(rivals[0], judge, even))
+        again = max(rivals, key=lambda i, fit=fit: precision(i, fit, weight))
+        values.append(precision(again, judge, weight))
+    # A split's resamples are moved by what the split differs from the mean of all.
+    assert found.resampled[draw] == pytest.approx(np.mean(values) - np.mean(own) + found.best)
+
+
+def test_the_interval_of_a_share_grows_where_nothing_varies() -> None:
+    constant = np.ones(200)
+    low, high = share_interval(1.0, constant, 40)
+    assert 0.94 < low < 0.99
+    assert high == 1
+    few_low, _ = share_interval(1.0, constant, 8)
+    assert few_low < low
+    assert np.isnan(share_interval(1.0, constant, 3)).all()
+    assert np.isnan(share_interval(0.5, np.full(200, np.nan), 40)).all()
+
+
+def test_separating_features_by_counting() -> None:
+    design, _, _ = material(0)
+    role = design.roles["a"]
+    good = role.positive.astype(np.float32)
+    near = good.copy()
+    near[np.flatnonzero(role.positive)[:8]] = 0  # half of them: precision below the level
+    noisy = good + np.random.default_rng(5).random(64).astype(np.float32) * 0.9
+    columns = [good, 2 * good, noisy, near, np.zeros(64, np.float32)]
+    planted = np.stack(columns, axis=1).astype(np.float32)
+    precision = [average_precision_score(role.positive, column) for column in columns]
+    assert [value >= 0.8 for value in precision] == [True, True, True, False, False]
+    found = separating_features(planted, SortedScores.of(planted), role, design)
+    # The second is a copy of the first; the third is another one only if it correlates less.
+    alike = np.corrcoef(good, noisy)[0, 1] >= 0.9
+    assert found.count == (1 if alike else 2)
+    low, high = found.interval
+    assert low <= found.count <= high
+
+
+def test_copies_belong_to_the_first_they_are_like() -> None:
+    generator = np.random.default_rng(0)
+    a, b = generator.random((2, 100))
+    features = np.stack([a, b, a + 0.01 * b, b * 3, a * 0 + 1, -a], axis=1)
+    assert originals(features).tolist() == [0, 1, 0, 1, 4, 5]
