@@ -22,6 +22,8 @@ from safesail.ranking._sample import Code, Firings, chunks_of
 from safesail.sparse_autoencoder import SparseAutoencoder
 
 _TOKENS = 48
+# A look at every third of them clears almost every healthy candidate.
+_GLANCE = 3
 # With fewer tokens, nothing is said.
 _LEAST_TOKENS = 24
 _TEXTS = 8
@@ -47,6 +49,12 @@ class Wiring:
     scaled: float | None
     scale: float
     turned: float
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether all is far from what would be said of it."""
+        others = [*self.layers.values(), *([] if self.scaled is None else [self.scaled])]
+        return self.own < 0.4 * self.turned and all(other > 0.95 * self.own for other in others)
 
 
 class Probe:
@@ -98,9 +106,20 @@ class Probe:
         """Try a candidate; None where the sample has too few tokens to tell."""
         if self._tokens < _LEAST_TOKENS:
             return None
+        glance = self._look(sae, _GLANCE)
+        return glance if glance.is_clear else self._look(sae, 1)
+
+    def _look(self, sae: SparseAutoencoder, step: int) -> Wiring:
+        """Try a candidate on every `step`-th of the tokens."""
         site = Site(sae.hook_point, sae.output_hook_point)
-        inputs, targets = self._values[site.read], self._values[site.rebuilt]
-        siblings = self._siblings[site]
+        values = {point: activations[::step] for point, activations in self._values.items()}
+        inputs, targets = values[site.read], values[site.rebuilt]
+        # Layers may differ in size.
+        siblings = [
+            other
+            for other in self._siblings[site]
+            if all(values[o].shape == values[p].shape for o, p in zip(other, site, strict=True))
+        ]
         same = site.read == site.rebuilt
         scale = sae.d_in**0.5 / inputs.norm(dim=1).mean().item()
         generator = torch.Generator().manual_seed(0)
@@ -110,7 +129,7 @@ class Probe:
         trials = [
             (inputs, targets),
             (turned, turned if same else targets),
-            *((self._values[other.read], self._values[other.rebuilt]) for other in siblings),
+            *((values[other.read], values[other.rebuilt]) for other in siblings),
         ]
         if same:
             trials.append((inputs * scale, targets * scale))
@@ -120,18 +139,15 @@ class Probe:
 
 
 def _siblings(model: LanguageModel, site: Site) -> list[Site]:
-    """The same site in the other layers, where they have it in the same size."""
+    """The same site in the other layers, where they have it."""
     found = []
     for layer in range(model.layers):
         other = Site(*(re.sub(r"^blocks\.\d+\.", f"blocks.{layer}.", point) for point in site))
         try:
-            fits = other != site and all(
-                model.activation_size(mine) == model.activation_size(theirs)
-                for mine, theirs in zip(site, other, strict=True)
-            )
+            known = other == Site(*(model.hook_point(point) for point in other))
         except ModelError:
             continue
-        if fits:
+        if known and other != site:
             found.append(other)
     return found
 
