@@ -38,7 +38,7 @@ class CandidateSettings(Section):
     """The SAEs to choose from."""
 
     saes: list[str] = []
-    """Local SAEs or `release:sae_id`, `*` allowed; what train-saes made in saes/ always joins them."""
+    """Local SAEs or `release:sae_id`, `*` allowed; what train-saes made in saes/ joins them."""
 
 
 class ConceptSettings(Section):

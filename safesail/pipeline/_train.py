@@ -198,10 +198,11 @@ def _fill_spool(
     # A new checkpoint is written before the old one goes.
     checkpoints = 2 * 4 * _NUMBERS_PER_WEIGHT * weights
     what = (
-        f"activations of {shared['tokens']:,} tokens at {len(sizes)} hook points and a checkpoint"
+        f"activations of {shared['tokens']:,} tokens at {_count(len(sizes), 'hook point')} and a "
+        "checkpoint"
     )
     announce(
-        f"{len(waiting)} SAEs to train; {what} take up to "
+        f"{_count(len(waiting), 'SAE')} to train; {what} take up to "
         f"{size_text(activations + checkpoints)} of disk, freed at the end"
     )
     folder = _work(study) / _SPOOL
@@ -217,6 +218,10 @@ def _fill_spool(
         settings={**shared, "seed": seed},
         progress=workspace.progress,
     )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _train(
