@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Literal, NamedTuple
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from safesail.errors import StorageError
 from safesail.language_model import LanguageModel, Observation, TokenizedText
+from safesail.ranking._sample import Spread
 
 Part = Literal["sample", "pairs"]
 Progress = Callable[[Iterable, str], Iterable]
@@ -46,6 +48,11 @@ class SiteTokens:
     targets: Tensor
     texts: list[int]
     lengths: list[int]
+
+    @cached_property
+    def spread(self) -> Spread:
+        """How the targets vary: the same for all candidates at the site."""
+        return Spread.of(self.targets)
 
 
 def read_sites(

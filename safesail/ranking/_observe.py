@@ -71,6 +71,7 @@ class Observation:
         """
         chunks = chunks_of(len(tokens.inputs), self.sae.width)
         statistics = self.sample if tokens.part == "sample" else self.pairs
+        statistics.add_targets(tokens.spread)
         begin = 0
         for inputs, targets in zip(
             tokens.inputs.tensor_split(chunks), tokens.targets.tensor_split(chunks), strict=True

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from safesail.ranking._sample import Code, Firings, LargestValues, SampleStatistics
+from safesail.ranking._sample import Code, Firings, LargestValues, SampleStatistics, Spread
 
 
 def in_batches(values: torch.Tensor, seed: int) -> list[torch.Tensor]:
@@ -33,6 +33,7 @@ def add(
 ) -> None:
     for firings in Firings.of(codes):
         statistics.add_fired(firings.features.numpy(), firings.values.numpy())
+    statistics.add_targets(Spread.of(targets))
     statistics.add_rebuilt(targets, rebuilt)
 
 
