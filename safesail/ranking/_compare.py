@@ -72,11 +72,15 @@ def _compare_on_concept(members: list[dict[str, Any]]) -> None:
     for number, (row, place) in enumerate(zip(members, places(counts, precision), strict=True)):
         row["rank"] = int(place)
         row["best_probability"] = float(shared[number].mean())
-        behind = [np.quantile(lead[number], 0.025) <= 0 for lead in leads]
+        behind = [_within_noise(lead[number]) for lead in leads]
         fewer = counts[number] < counts[first]
-        # Without resamples (no feature distinguishes any pair) only equals are tied.
-        known = bool(np.isfinite(leads[1][number]).all())
-        row["tied_with_best"] = bool(behind[0] if fewer or not known else all(behind))
+        row["tied_with_best"] = bool(place == 1) or (behind[0] if fewer else all(behind))
+
+
+def _within_noise(lead: NDArray[np.floating]) -> bool:
+    """Whether the 95 % interval of a lead over the resamples holds zero; no resample, no tie."""
+    known = lead[np.isfinite(lead)]
+    return bool(len(known) and np.quantile(known, 0.025) <= 0)
 
 
 def _resamples(members: Rows, column: str) -> NDArray[np.floating]:

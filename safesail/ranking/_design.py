@@ -58,8 +58,8 @@ class PairDesign:
         negative: text number of each pair's twin, [P].
         clusters: cluster of each pair: those that share a text or a template together, [P].
         halves: half of each cluster, by split, [SPLITS, clusters].
-        draws: how often each resample drew each cluster, [RESAMPLES, clusters]. Resample r belongs
-            to split r mod SPLITS, and drew within that split's halves and each concept.
+        draws: how often each resample drew each cluster, [RESAMPLES, clusters]; every resample
+            keeps the number of each concept's clusters.
     """
 
     concepts: ConceptSet
@@ -83,11 +83,8 @@ class PairDesign:
         halves = np.array(
             [halve(concepts.pairs, clusters, seed * SPLITS + split) for split in range(SPLITS)]
         )
-        draws = np.zeros((RESAMPLES, halves.shape[1]), dtype=np.int64)
-        for split in range(SPLITS):
-            strata = [(half, concept_of[c]) for c, half in enumerate(halves[split].tolist())]
-            count = len(range(split, RESAMPLES, SPLITS))
-            draws[split::SPLITS] = draw_clusters(strata, count, seed * SPLITS + split)
+        strata = [concept_of[cluster] for cluster in range(halves.shape[1])]
+        draws = draw_clusters(strata, RESAMPLES, seed)
         return cls(
             concepts=concepts,
             texts=tuple(numbers),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from safesail.ranking._design import RESAMPLES, PairDesign, Role
+from safesail.ranking._design import PairDesign, Role
 from safesail.ranking._sorted_scores import SortedScores
 
 Floats = NDArray[np.floating]
@@ -63,13 +63,13 @@ def separating_features(
     order = np.argsort(-precision, kind="stable")[: int((precision >= _NEAR).sum())]
     near, precision = able[order], precision[order]
     if not len(near):
-        return SeparatingFeatures(0, np.zeros(RESAMPLES))
+        return SeparatingFeatures(0, np.zeros(len(design.draws)))
     original = originals(pooled[:, near])
     count = len(np.unique(original[precision >= GOOD]))
     weights = design.draws[:, design.cluster_of_texts]
     hits, seen = weights * (role.positive & role.used), weights * role.used
     # A group of copies counts once if any of them is good in the resample.
-    best = np.zeros((RESAMPLES, len(near)))
+    best = np.zeros((len(weights), len(near)))
     for first in range(0, len(near), _BLOCK):
         block = near[first : first + _BLOCK]
         again = scores.select(block).average_precision(hits, seen)

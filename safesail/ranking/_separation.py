@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t
 
-from safesail.ranking._design import RESAMPLES, SPLITS, PairDesign, Role
+from safesail.ranking._design import SPLITS, PairDesign, Role
 from safesail.ranking._sorted_scores import SortedScores
 
 Floats = NDArray[np.floating]
@@ -20,10 +20,12 @@ Integers = NDArray[np.integer]
 
 # With fewer independent pairs in a half, no feature can be picked on it with any confidence.
 LEAST_CLUSTERS = 2
-# A resample picks its feature among so many that did best on the half of the sample: others
-# hardly ever come first in one.
-_RIVALS = 10
+_TOP = 10
+# A resample picks its feature among those of the ten that are so near to the first: others hardly
+# ever come first in one.
+_NEAR = 0.25
 _PROBE_FEATURES = 5
+_LEAST_RESAMPLES = 50
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class Separation:
         auroc: area under the receiver operating characteristic of the picked feature.
         f1: of the picked feature, its threshold chosen where it was picked.
         probe5: average precision of a logistic regression on the five picked.
-        resampled: `best` under each resample of the pairs, [R].
+        resampled: `best` under each resample of the pairs, [R]; NaN where one drew no text to
+            pick or judge on.
         resampled_auroc: `auroc` under each.
         evidence: clusters of pairs.
     """
@@ -71,7 +74,8 @@ def share_interval(value: float, resampled: Floats, evidence: int) -> tuple[floa
 
     NaN where no feature distinguishes any pair, or there are fewer than four clusters.
     """
-    if evidence < 2 * LEAST_CLUSTERS or not np.isfinite(resampled).all():
+    resampled = resampled[np.isfinite(resampled)]
+    if evidence < 2 * LEAST_CLUSTERS or len(resampled) < _LEAST_RESAMPLES:
         return float("nan"), float("nan")
     least = 0.25 / evidence
     middle = min(max(value, least), 1 - least)
@@ -103,23 +107,23 @@ def separate(
         design: what all candidates share.
     """
     halves = design.halves[:, design.clusters[role.pairs]]
-    values, resampled = np.full((SPLITS, 4), np.nan), np.full((2, RESAMPLES), np.nan)
+    values = np.full((SPLITS, 4), np.nan)
+    resampled = np.full((2, len(design.draws)), np.nan)
     probe5 = float("nan")
     if all(_enough(role, half) for half in halves):
+        weights = design.draws[:, design.cluster_of_texts]
+        again = np.zeros((SPLITS, 2, len(weights)))
         for split, half in enumerate(halves):
             text_half = design.halves[split][design.cluster_of_texts]
-            weights = design.draws[split::SPLITS][:, design.cluster_of_texts]
             ways = [
                 _judge(pooled, wins[half != side], scores, role, text_half == side, weights)
                 for side in (0, 1)
             ]
             values[split] = np.mean([way.values for way in ways], axis=0)
-            resampled[:, split::SPLITS] = np.mean([way.resampled for way in ways], axis=0)
+            again[split] = np.mean([way.resampled for way in ways], axis=0)
             if split == 0:  # a baseline, and slow: one split does
                 probe5 = float(np.mean([way.probe() for way in ways]))
-        # A split's resamples vary about that split's value: moved to the mean of all splits.
-        for split in range(SPLITS):
-            resampled[:, split::SPLITS] += (values.mean(0) - values[split])[:2, None]
+        resampled = again.mean(axis=0)
     best, auroc, top10, f1 = (float(value) for value in values.mean(0))
     return Separation(
         best=best,
@@ -195,28 +199,54 @@ def _judge(
         values = (chance, 0.5, chance, 0.0)
         return _Way(values, nothing, pooled[:, tried], role.positive, fit, judge)
     fitted = scores.select(tried).average_precision(role.positive & fit, fit)
-    picked = tried[np.argsort(-fitted, kind="stable")[:_RIVALS]]
-    rivals = scores.select(picked)
-    precision = rivals.average_precision(role.positive & judge, judge)
-    in_fit = rivals.average_precision(weights * (role.positive & fit), weights * fit)
-    in_judge = rivals.average_precision(weights * (role.positive & judge), weights * judge)
+    order = np.argsort(-fitted, kind="stable")[:_TOP]
+    picked, fitted = tried[order], fitted[order]
+    precision = scores.select(picked).average_precision(role.positive & judge, judge)
     best = pooled[:, picked[0]]
-    # The first row is the sample itself.
-    rows = np.concatenate([np.ones((1, judge.sum())), weights[:, judge]])
-    curves = receiver_curve(best[judge], role.positive[judge], rows)
+    area = receiver_curve(best[judge], role.positive[judge], np.ones((1, judge.sum())))
     return _Way(
         values=(
             float(precision[0]),
-            float(curves[0]),
+            float(area[0]),
             float(precision.mean()),
             _f1(best, role.positive, fit, judge),
         ),
-        resampled=np.stack([in_judge[np.arange(len(weights)), in_fit.argmax(axis=1)], curves[1:]]),
+        resampled=_resample(
+            pooled, scores, picked[fitted >= fitted[0] - _NEAR], role, fit, judge, weights
+        ),
         features=pooled[:, picked[:_PROBE_FEATURES]],
         positive=role.positive,
         fit=fit,
         judge=judge,
     )
+
+
+def _resample(
+    pooled: NDArray[np.float32],
+    scores: SortedScores,
+    rivals: Integers,
+    role: Role,
+    fit: Bools,
+    judge: Bools,
+    weights: Integers,
+) -> Floats:
+    """Pick among the rivals and judge again under each resample: best and auroc, [2, R].
+
+    NaN where a resample drew no positive text of a half.
+    """
+    found = np.full((2, len(weights)), np.nan)
+    in_fit = scores.select(rivals).average_precision(weights * (role.positive & fit), weights * fit)
+    again = np.nan_to_num(in_fit).argmax(axis=1)
+    for place in np.unique(again):
+        rows = np.flatnonzero((again == place) & np.isfinite(in_fit).all(axis=1))
+        rival = rivals[place]
+        some = weights[rows] * judge
+        judged = scores.select(np.array([rival])).average_precision(some * role.positive, some)
+        found[0, rows] = judged[:, 0]
+        found[1, rows] = receiver_curve(
+            pooled[judge, rival], role.positive[judge], weights[np.ix_(rows, judge)]
+        )
+    return found
 
 
 def receiver_curve(scores: Floats, positive: Bools, weights: Floats | Integers) -> Floats:
@@ -232,12 +262,12 @@ def receiver_curve(scores: Floats, positive: Bools, weights: Floats | Integers) 
     Returns:
         [R]; NaN where no positive or no negative text counts.
     """
-    values, place = np.unique(scores, return_inverse=True)
-    count = np.zeros((2, len(weights), len(values)))
-    for side in (0, 1):
-        members = np.flatnonzero(positive == bool(side))
-        np.add.at(count[side].T, place[members], weights[:, members].T)
-    negatives, positives = count
+    order = np.argsort(scores, kind="stable")
+    firsts = np.flatnonzero(np.append(True, np.diff(scores[order]) != 0))
+    positives, negatives = (
+        np.add.reduceat(weights[:, order] * side[order], firsts, axis=1).astype(float)
+        for side in (positive, ~positive)
+    )
     below = np.cumsum(negatives, axis=1) - negatives / 2
     with np.errstate(invalid="ignore", divide="ignore"):
         area: Floats = (positives * below).sum(1) / (positives.sum(1) * negatives.sum(1))

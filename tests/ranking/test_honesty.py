@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -55,6 +55,8 @@ class Pool:
 
     def score(self, sae: str, numbers: Sequence[int], pairs: Sequence[ContrastPair], seed: int):
         design = PairDesign.of(ConceptSet(pairs), seed)
+        if len(pairs) == len(self.pairs):  # of all, the value is asked and no interval
+            design = replace(design, draws=design.draws[:1])
         place = {}
         for number in numbers:
             place.setdefault(self.pairs[number].positive, 2 * number)
