@@ -6,6 +6,8 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING
 
+import typer
+
 from ._downloads import approval
 from ._options import (
     ConceptOption,
@@ -76,10 +78,12 @@ def rank_saes(
     chosen = Selection(candidates=wanted, concepts=tuple(concept or ()))
     ranking = rank(opened, chosen, overwrite=overwrite, progress=progress, approve=approval(yes))
     if json:
-        print_json(ranking.rows)
-        return
-    print_ranking(ranking, chosen.concepts)
-    note(f"written: {opened.rankings}, ranking.png and features/ beside it")
+        print_json(ranking.to_json(chosen.concepts))
+    else:
+        print_ranking(ranking, chosen.concepts)
+        note(f"written: {opened.rankings}, ranking.png and features/ beside it")
+    if ranking.refused():
+        raise typer.Exit(_SOME_FAILED)
 
 
 def print_ranking(

@@ -66,7 +66,17 @@ def test_every_table_exports_in_every_format(
 def test_json_parses_and_holds_what_the_tables_hold(explained: Path, run: Run) -> None:
     _, out, _ = run("rank-saes", "--study", explained, "--json")
     ranking = json.loads(out)
-    assert {row["sae"] for row in ranking} == {"first", "second", "upper"}
+    names = {"first", "second", "upper"}
+    assert {row["sae"] for row in ranking["rows"]} == names
+    table = load_results(Study.open(explained), "rankings").to_pylist()
+    ranks = {row["sae"]: row["mean_rank"] for row in table}
+    order = [ranks[line["sae"]] for line in ranking["candidates"]]
+    assert order == sorted(order)
+    assert len(order) == len(names)
+    for by_series in ranking["picture"].values():
+        points = [point for series in by_series.values() for point in series]
+        assert {point["sae"] for point in points} == names
+        assert all({"l0", "fvu", "i_cdf_low", "separation_best"} <= set(p) for p in points)
     _, out, _ = run("collect", "--study", explained, "--limit", 2, "--json")
     collected = json.loads(out)
     assert len({row["feature"] for row in collected["features"]}) == 2
@@ -180,7 +190,7 @@ def test_a_refused_candidate_is_said(fresh: Path, copy: Copy, run: Run) -> None:
     text = configuration.read_text()
     configuration.write_text(text.replace("blocks.1.hook_resid_post", "blocks.9.hook_resid_post"))
     code, out, err = run("rank-saes", "--study", folder)
-    assert code == 0
+    assert code == 3
     assert "first" in out
     assert "not ranked: second: refused: " in err
     assert "blocks.9" in err

@@ -36,7 +36,7 @@ def test_public_pairs_and_moderation_texts(
     safesail("init", "study", *init, "--concepts", str(pairs))
     shorten(tmp_path / "study/safesail.toml")
 
-    ranked = json.loads(safesail("rank-saes", "--study", "study", "--json").stdout)
+    ranked = json.loads(safesail("rank-saes", "--study", "study", "--json").stdout)["rows"]
     concepts = {row["concept"]: row["pairs"] for row in ranked}
     rows = [json.loads(line) for line in pairs.open(encoding="utf-8")]
     # A pair that stands twice in the file counts once.

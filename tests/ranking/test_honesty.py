@@ -56,7 +56,7 @@ class Pool:
     def score(self, sae: str, numbers: Sequence[int], pairs: Sequence[ContrastPair], seed: int):
         design = PairDesign.of(ConceptSet(pairs), seed)
         if len(pairs) == len(self.pairs):  # of all, the value is asked and no interval
-            design = replace(design, draws=design.draws[:1])
+            design = replace(design, draws=design.draws[:2])
         place = {}
         for number in numbers:
             place.setdefault(self.pairs[number].positive, 2 * number)
