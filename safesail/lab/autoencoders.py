@@ -1,142 +1,135 @@
-"""The lab's candidate autoencoders: which there are, and their training with SAELens."""
+"""The lab's candidate autoencoders: which there are, and `safesail train-saes` that makes them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+
+from safesail.sparse_autoencoder import (
+    Recipe,
+    site_hook_point,
+    untrained_sae,
+    usual_learning_rate,
+)
+from safesail.study import (
+    CONFIGURATION_FILE,
+    CandidateSettings,
+    ConceptSettings,
+    Configuration,
+    CorpusSettings,
+    CorpusSource,
+    ModelSettings,
+)
 
 if TYPE_CHECKING:
     from sae_lens import SAE
 
 MODEL_NAME = "safesail-lab"
+D_MODEL = 128
 WIDTH = 1024
 CONTEXT = 128
+BATCH = 512
 WEIGHTS_FILE = "sae_weights.safetensors"
-Architecture = Literal["topk", "batchtopk", "standard"]
+CONFIGURATION = "cfg.json"
 
 
 @dataclass(frozen=True, slots=True)
-class AutoencoderRecipe:
-    """One candidate: what it reads, its architecture, and k (or the L1 coefficient) of it."""
+class Sweep:
+    """One run of `safesail train-saes`: every layer at one site with every sparsity."""
 
-    layer: int
-    site: Literal["resid", "mlp"]
-    architecture: Architecture
-    sparsity: float
+    layers: tuple[int, ...]
+    site: str
+    architecture: str
+    sparsities: tuple[int, ...]
 
-    @property
-    def name(self) -> str:
-        """Folder name, e.g. `layer2-resid-topk16` or `layer1-resid-standard`."""
-        number = "" if self.architecture == "standard" else f"{self.sparsity:g}"
-        return f"layer{self.layer}-{self.site}-{self.architecture}{number}"
+    def options(self, steps: int, seed: int) -> list[str]:
+        """The command's options."""
+        return [
+            *("--layers", ",".join(map(str, self.layers))),
+            *("--sites", self.site),
+            *("--architectures", self.architecture),
+            *("--sparsities", ",".join(map(str, self.sparsities))),
+            *("--steps", str(steps)),
+            *("--batch", str(BATCH)),
+            *("--seed", str(seed)),
+        ]
 
-    @property
-    def hook_point(self) -> str:
-        """TransformerLens name of the activation that the candidate reads."""
-        return f"blocks.{self.layer}.hook_{'resid_post' if self.site == 'resid' else 'mlp_out'}"
+    def recipes(self, steps: int, seed: int, width: int = WIDTH) -> list[Recipe]:
+        """What the run trains."""
+        return [
+            Recipe(
+                hook_point=site_hook_point(layer, self.site),
+                architecture=self.architecture,
+                sparsity=sparsity,
+                width=width,
+                steps=steps,
+                batch=BATCH,
+                learning_rate=usual_learning_rate(width),
+                seed=seed,
+            )
+            for layer in self.layers
+            for sparsity in self.sparsities
+        ]
 
 
-RECIPES: tuple[AutoencoderRecipe, ...] = (
-    AutoencoderRecipe(0, "resid", "topk", 16),
-    AutoencoderRecipe(1, "resid", "topk", 8),
-    AutoencoderRecipe(1, "resid", "topk", 16),
-    AutoencoderRecipe(1, "resid", "standard", 4.0),
-    AutoencoderRecipe(1, "mlp", "topk", 16),
-    AutoencoderRecipe(2, "resid", "topk", 4),
-    AutoencoderRecipe(2, "resid", "topk", 8),
-    AutoencoderRecipe(2, "resid", "topk", 16),
-    AutoencoderRecipe(2, "resid", "topk", 32),
-    AutoencoderRecipe(2, "resid", "topk", 64),
-    AutoencoderRecipe(2, "resid", "batchtopk", 16),
-    AutoencoderRecipe(2, "resid", "standard", 4.0),
-    AutoencoderRecipe(2, "mlp", "topk", 16),
-    AutoencoderRecipe(3, "resid", "topk", 16),
+SWEEPS: tuple[Sweep, ...] = (
+    Sweep((0, 1, 2, 3), "resid_post", "topk", (16,)),
+    Sweep((1, 2), "mlp_out", "topk", (16,)),
+    Sweep((1,), "resid_post", "topk", (8,)),
+    Sweep((2,), "resid_post", "topk", (4, 8, 32, 64)),
+    Sweep((2,), "resid_post", "batchtopk", (16,)),
+    Sweep((1, 2), "resid_post", "standard", (1,)),
 )
+STEPS = 1_000
+SEED = 0
+RECIPES: dict[str, Recipe] = {
+    recipe.name(D_MODEL): recipe for sweep in SWEEPS for recipe in sweep.recipes(STEPS, SEED)
+}
+"""The lab's candidates by name."""
 
 
-def untrained_autoencoder(recipe: AutoencoderRecipe, d_model: int, seed: int) -> Any:
-    """A SAELens training autoencoder with random weights, as its architecture initialises them."""
-    from sae_lens import (
-        BatchTopKTrainingSAE,
-        BatchTopKTrainingSAEConfig,
-        StandardTrainingSAE,
-        StandardTrainingSAEConfig,
-        TopKTrainingSAE,
-        TopKTrainingSAEConfig,
+def write_study(folder: Path, model: Path, corpus: Path, concepts: Path) -> None:
+    """Write a study without candidates: model, corpus and concepts are absolute paths."""
+    configuration = Configuration(
+        model=ModelSettings(name=str(model), device="cpu"),
+        candidates=CandidateSettings(),
+        concepts=ConceptSettings(files=[str(concepts)]),
+        corpus=CorpusSettings(sources=[CorpusSource(path=str(corpus))]),
     )
-    from sae_lens.saes.sae import SAEMetadata
-
-    torch.manual_seed(seed)
-    shape: dict[str, Any] = {
-        "d_in": d_model,
-        "d_sae": WIDTH,
-        "device": "cpu",
-        "normalize_activations": "none",
-        "metadata": SAEMetadata(
-            model_name=MODEL_NAME,
-            hook_name=recipe.hook_point,
-            prepend_bos=True,
-            context_size=CONTEXT,
-        ),
-    }
-    if recipe.architecture == "topk":
-        return TopKTrainingSAE(TopKTrainingSAEConfig(k=int(recipe.sparsity), **shape))
-    if recipe.architecture == "batchtopk":
-        return BatchTopKTrainingSAE(BatchTopKTrainingSAEConfig(k=recipe.sparsity, **shape))
-    return StandardTrainingSAE(
-        StandardTrainingSAEConfig(l1_coefficient=recipe.sparsity, l1_warm_up_steps=200, **shape)
-    )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIGURATION_FILE).write_text(configuration.to_toml(), encoding="utf-8")
 
 
-def _shuffled_batches(activations: Tensor, size: int, seed: int) -> Iterator[Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    while True:
-        order = torch.randperm(len(activations), generator=generator)
-        for first in range(0, len(order) - size + 1, size):
-            yield activations[order[first : first + size]]
+def train_in_study(study: Path, options: list[str]) -> None:
+    """Run `safesail train-saes`, as a user does, on a study.
 
-
-def train_autoencoder(
-    recipe: AutoencoderRecipe,
-    activations: Tensor,
-    folder: Path,
-    *,
-    steps: int,
-    seed: int,
-    batch: int = 512,
-    learning_rate: float = 1e-3,
-) -> None:
-    """Trains on content-token activations [tokens, d_model] and saves for inference to `folder`.
-
-    Weights are stored in float16, which halves the folder; `cfg.json` still says float32, and
-    SAELens loads them as such.
+    Raises:
+        CalledProcessError: the command failed; it has said why.
     """
-    from sae_lens import SAETrainer
-    from sae_lens.config import SAETrainerConfig
+    command = [sys.executable, "-c", "from safesail.cli import main; main()", "train-saes"]
+    subprocess.run([*command, "--study", str(study), *options], check=True)
 
-    autoencoder = untrained_autoencoder(recipe, activations.shape[1], seed)
-    trainer: Any = SAETrainer(
-        SAETrainerConfig(
-            total_training_samples=steps * batch,
-            train_batch_size_samples=batch,
-            lr=learning_rate,
-            lr_end=learning_rate / 10,
-            lr_scheduler_name="cosineannealing",
-            dead_feature_window=200,
-            device="cpu",
-        ),
-        autoencoder,
-        _shuffled_batches(activations, batch, seed),
-    )
-    trainer.fit().save_inference_model(str(folder))
-    weights = load_file(folder / WEIGHTS_FILE)
+
+def publish(trained: Path, folder: Path) -> None:
+    """Copy a trained SAE with its weights in float16, which halves it, under the lab's name.
+
+    `cfg.json` still says float32, and SAELens loads the weights as such.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = load_file(trained / WEIGHTS_FILE)
     save_file({name: value.half() for name, value in weights.items()}, folder / WEIGHTS_FILE)
+    shutil.copyfile(trained / CONFIGURATION, folder / CONFIGURATION)
+    settings = json.loads((folder / CONFIGURATION).read_text("utf-8"))
+    settings["metadata"]["model_name"] = MODEL_NAME
+    settings["metadata"]["safesail_settings"]["model.name"] = MODEL_NAME
+    (folder / CONFIGURATION).write_text(json.dumps(settings), "utf-8")
 
 
 def load_autoencoder(folder: Path) -> SAE[Any]:
@@ -145,3 +138,9 @@ def load_autoencoder(folder: Path) -> SAE[Any]:
 
     loaded: SAE[Any] = SAE.load_from_disk(str(folder), device="cpu", dtype="float32")
     return loaded
+
+
+def untrained_autoencoder(recipe: Recipe, d_model: int) -> Any:
+    """A candidate's first weights, in SAELens' training form."""
+    about = {"model_name": MODEL_NAME, "prepend_bos": True, "context_size": CONTEXT}
+    return untrained_sae(recipe, d_model, about)

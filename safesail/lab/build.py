@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +22,14 @@ from torch import Tensor
 from safesail.lab.activations import TokenTable, content_mask, read_hook_points, tokenize
 from safesail.lab.assets import write_documents, write_pairs, write_vocabulary
 from safesail.lab.autoencoders import (
-    RECIPES,
+    SEED,
+    STEPS,
+    SWEEPS,
     load_autoencoder,
-    train_autoencoder,
+    publish,
+    train_in_study,
     untrained_autoencoder,
+    write_study,
 )
 from safesail.lab.documents import ContrastPair, Document, bare_clauses
 from safesail.lab.language_model import (
@@ -48,6 +53,8 @@ from safesail.lab.truth import (
     word_list_scores,
 )
 from safesail.lab.world import World
+from safesail.sparse_autoencoder import USUAL_EXPANSION
+from safesail.tables import TRAINING, read_table
 
 TEXT_SEED = 20261121
 WEIGHT_SEED = 0
@@ -61,7 +68,7 @@ class Sizes:
     corpus_documents: int = 5_000
     heldout_documents: int = 900
     pairs_per_child: int = 16
-    autoencoder_steps: int = 1_000
+    autoencoder_steps: int = STEPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,17 +145,27 @@ class Heldout:
         }
 
 
-def train_model(out: Path, text: LabText) -> dict[str, Any]:
-    """Trains tokenizer and language model, saves both to `out/model`; returns their figures."""
+def make_model(out: Path, text: LabText, ready: Path | None) -> dict[str, Any]:
+    """Trains tokenizer and language model, or takes ready ones; returns their figures.
+
+    Both are saved to `out/model`, a ready model byte for byte.
+    """
     recipe = LanguageModelRecipe()
-    tokenizer = train_tokenizer([document.text for document in text.train], recipe)
+    if ready is None:
+        tokenizer = train_tokenizer([document.text for document in text.train], recipe)
+        documents = [document.text for document in text.train]
+        model = train_language_model(
+            encode_documents(tokenizer, documents, recipe.context), recipe, WEIGHT_SEED
+        )
+        save_language_model(model, tokenizer, out / "model")
+    elif ready.resolve() != (out / "model").resolve():
+        shutil.copytree(ready, out / "model", dirs_exist_ok=True)
+    model, tokenizer = load_language_model(out / "model")
     train, heldout = (
         encode_documents(tokenizer, [document.text for document in part], recipe.context)
         for part in (text.train, text.heldout)
     )
     unigram, bigram = ngram_cross_entropy(train, heldout, recipe.vocabulary)
-    model = train_language_model(train, recipe, WEIGHT_SEED)
-    save_language_model(model, tokenizer, out / "model")
     return {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "train_tokens": sum(len(ids) - 1 for ids in train),
@@ -159,44 +176,58 @@ def train_model(out: Path, text: LabText) -> dict[str, Any]:
 
 
 def train_autoencoders(out: Path, text: LabText, sizes: Sizes) -> dict[str, Any]:
-    """Trains every candidate on the model in `out/model`; returns figures by candidate.
+    """Trains every candidate by `safesail train-saes`; returns figures by candidate.
 
-    The last entries are the best candidate by mean average precision, and the figures of an
-    untrained autoencoder of its shape.
+    The study that they are trained in lies in `out/study` until all are made, so that a build
+    that was stopped goes on. The last entries are the best candidate by mean average precision,
+    and the figures of its first weights.
     """
     model, tokenizer = load_language_model(out / "model")
+    d_model = model.config.hidden_size
     names = list(load_lexicon().concepts)
-    hook_points = sorted({recipe.hook_point for recipe in RECIPES})
-    corpus = tokenize(tokenizer, [d.text for d in text.train[: sizes.corpus_documents]])
-    hidden = read_hook_points(model, corpus, hook_points)
+    study = out / "study"
+    files = (out / part for part in ("model", "corpus.parquet", "pairs.jsonl"))
+    write_study(study, *(path.resolve() for path in files))
+    for sweep in SWEEPS:
+        train_in_study(study, sweep.options(sizes.autoencoder_steps, SEED))
+    recipes = {
+        recipe.name(d_model): recipe
+        for sweep in SWEEPS
+        for recipe in sweep.recipes(sizes.autoencoder_steps, SEED, USUAL_EXPANSION * d_model)
+    }
     table = tokenize(tokenizer, [document.text for document in text.heldout])
+    hook_points = sorted({recipe.hook_point for recipe in recipes.values()})
     judged = Heldout(text.heldout, table, read_hook_points(model, table, hook_points))
+    rows = read_table(study / "training.parquet", TRAINING).to_pylist()
+    seconds = {row["sae"]: row["seconds"] for row in rows}
     candidates: dict[str, dict[str, Any]] = {}
-    for recipe in RECIPES:
-        started = perf_counter()
-        activations = hidden[recipe.hook_point]
-        folder = out / "saes" / recipe.name
-        content = activations[content_mask(activations)]
-        train_autoencoder(recipe, content, folder, steps=sizes.autoencoder_steps, seed=WEIGHT_SEED)
-        result = judged.figures(load_autoencoder(folder), recipe.hook_point, names)
-        result["seconds"] = perf_counter() - started
-        candidates[recipe.name] = result
+    for name, recipe in recipes.items():
+        publish(study / "saes" / name, out / "saes" / name)
+        result = judged.figures(load_autoencoder(out / "saes" / name), recipe.hook_point, names)
+        result["seconds"] = seconds[name]
+        candidates[name] = result
         typer.echo(
-            f"{recipe.name}: L0 {result['l0']:.1f}, FVU {result['fvu']:.3f}, "
-            f"dead {result['dead_share']:.2f}, AP {result['mean_average_precision']:.3f}, "
-            f"{result['seconds']:.0f} s"
+            f"{name}: L0 {result['l0']:.1f}, FVU {result['fvu']:.3f}, "
+            f"dead {result['dead_share']:.2f}, AP {result['mean_average_precision']:.3f}"
         )
-    best = max(RECIPES, key=lambda recipe: candidates[recipe.name]["mean_average_precision"])
-    untrained = untrained_autoencoder(best, model.config.hidden_size, WEIGHT_SEED)
+    best = max(candidates, key=lambda name: candidates[name]["mean_average_precision"])
+    untrained = untrained_autoencoder(recipes[best], d_model)
+    shutil.rmtree(study)
+    corpus = tokenize(tokenizer, [d.text for d in text.train[: sizes.corpus_documents]])
     return {
         "corpus_tokens": len(corpus.document),
         "autoencoders": candidates,
-        "best_autoencoder": best.name,
-        "untrained_autoencoder": judged.figures(untrained, best.hook_point, names),
+        "best_autoencoder": best,
+        "untrained_autoencoder": judged.figures(untrained, recipes[best].hook_point, names),
     }
 
 
-def main(out: Annotated[Path, typer.Option(help="Folder to write to.")]) -> None:
+def main(
+    out: Annotated[Path, typer.Option(help="Folder to write to.")],
+    language_model: Annotated[
+        Path | None, typer.Option(help="Trained language model to take; trained by default.")
+    ] = None,
+) -> None:
     """Makes the lab: text, contrast pairs, language model, autoencoders and their figures."""
     torch.set_num_threads(min(2, os.cpu_count() or 1))
     started = perf_counter()
@@ -212,7 +243,7 @@ def main(out: Annotated[Path, typer.Option(help="Folder to write to.")]) -> None
         "object_list_average_precision": word_list_figures(
             text.heldout, {name: concept.object_nouns() for name, concept in concepts.items()}
         ),
-        "language_model": train_model(out, text),
+        "language_model": make_model(out, text, language_model),
     }
     figures |= train_autoencoders(out, text, sizes)
     figures["seconds"] = perf_counter() - started

@@ -112,8 +112,8 @@ def test_the_ranking_puts_an_untrained_sae_last(study: safesail.Study, tmp_path:
 
     ranking = safesail.rank(study)
     best = ranking.best()
-    recipe = next(recipe for recipe in RECIPES if recipe.name == best)
-    untrained_autoencoder(recipe, 128, seed=0).save_inference_model(str(tmp_path / "untrained"))
+    untrained = untrained_autoencoder(RECIPES[best], 128)
+    untrained.save_inference_model(str(tmp_path / "untrained"))
     path = study.folder / "safesail.toml"
     text = path.read_text(encoding="utf-8")
     joined = text.replace(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from safesail.lab.lexicon import load_lexicon
 LAB = lab_folder()
 FIGURES = json.loads((LAB / "figures.json").read_text("utf-8"))
 CONCEPTS = list(load_lexicon().concepts)
-BEST = next(recipe for recipe in RECIPES if recipe.name == FIGURES["best_autoencoder"])
+BEST = FIGURES["best_autoencoder"]
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +41,13 @@ def precision(heldout: list[Document]) -> dict[str, dict[str, float]]:
     The features that the figures name are taken; a clause's score is computed here anew.
     """
     model, tokenizer = load_language_model(LAB / "model")
-    hook = BEST.hook_point
+    hook = RECIPES[BEST].hook_point
     owners: list[str] = []
     scores: dict[str, list[np.ndarray]] = {"trained": [], "untrained": []}
     judged: dict[str, tuple[Any, Any]] = {
-        "trained": (load_autoencoder(LAB / "saes" / BEST.name), FIGURES["autoencoders"][BEST.name]),
+        "trained": (load_autoencoder(LAB / "saes" / BEST), FIGURES["autoencoders"][BEST]),
         "untrained": (
-            untrained_autoencoder(BEST, model.config.hidden_size, FIGURES["weight_seed"]),
+            untrained_autoencoder(RECIPES[BEST], model.config.hidden_size),
             FIGURES["untrained_autoencoder"],
         ),
     }
@@ -122,11 +123,10 @@ def test_the_stated_cross_entropy_is_that_of_the_committed_model(heldout: list[D
     assert np.mean(losses) == pytest.approx(stated, abs=0.1)
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
-def test_candidates_load_and_are_as_sparse_as_they_say(
-    recipe: Any, heldout: list[Document]
-) -> None:
-    autoencoder = load_autoencoder(LAB / "saes" / recipe.name)
+@pytest.mark.parametrize("name", RECIPES)
+def test_candidates_load_and_are_as_sparse_as_they_say(name: str, heldout: list[Document]) -> None:
+    recipe = RECIPES[name]
+    autoencoder = load_autoencoder(LAB / "saes" / name)
     assert autoencoder.W_dec.dtype == torch.float32
     assert autoencoder.W_dec.shape == (1024, 128)
     metadata = autoencoder.cfg.metadata
@@ -139,7 +139,7 @@ def test_candidates_load_and_are_as_sparse_as_they_say(
     with torch.inference_mode():
         codes = autoencoder.encode(hidden)
         error = (hidden - autoencoder.decode(codes)).pow(2).sum()
-    figures = FIGURES["autoencoders"][recipe.name]
+    figures = FIGURES["autoencoders"][name]
     l0 = float((codes > 0).sum(1).float().mean())
     assert l0 == pytest.approx(figures["l0"], rel=0.1)
     if recipe.architecture == "topk":
@@ -149,23 +149,34 @@ def test_candidates_load_and_are_as_sparse_as_they_say(
     assert fvu < 0.6
 
 
-def test_folders_and_recipes_are_the_same() -> None:
+def test_the_folders_are_what_the_command_makes_of_the_recipes() -> None:
     folders = {path.name for path in (LAB / "saes").iterdir()}
-    assert folders == {recipe.name for recipe in RECIPES}
+    assert folders == set(RECIPES)
     assert len(folders) >= 12
+    for name, recipe in RECIPES.items():
+        metadata = json.loads((LAB / "saes" / name / "cfg.json").read_text("utf-8"))["metadata"]
+        made = metadata["safesail_settings"]
+        assert {key: made[key] for key in asdict(recipe)} == asdict(recipe), name
+        assert metadata["safesail_tokens"] > 300_000
+        # At other texts than those of figures.json, of the weights before they were halved.
+        stated = FIGURES["autoencoders"][name]
+        assert metadata["safesail_figures"]["l0"] == pytest.approx(stated["l0"], rel=0.1)
+        assert metadata["safesail_figures"]["fvu"] == pytest.approx(stated["fvu"], rel=0.2)
 
 
 def test_candidates_differ() -> None:
     means = [entry["mean_average_precision"] for entry in FIGURES["autoencoders"].values()]
-    assert max(means) - min(means) > 0.15
-    assert FIGURES["autoencoders"]["layer2-resid-topk4"]["fvu"] > 0.05
+    assert max(means) - min(means) > 0.1
+    fvu = [FIGURES["autoencoders"][f"layer2-resid-topk{k}"]["fvu"] for k in (4, 8, 16, 32, 64)]
+    assert fvu == sorted(fvu, reverse=True)
+    assert fvu[0] > 4 * fvu[-1]
 
 
 def test_some_feature_finds_most_concepts(precision: dict[str, dict[str, float]]) -> None:
     trained = precision["trained"]
     assert sum(value >= 0.7 for value in trained.values()) >= 6, trained
     assert min(trained.values()) < 0.99, "a lab without errors tests nothing"
-    stated = FIGURES["autoencoders"][BEST.name]["average_precision"]
+    stated = FIGURES["autoencoders"][BEST]["average_precision"]
     for concept, value in trained.items():
         assert value == pytest.approx(stated[concept], abs=0.02), concept
 

@@ -6,20 +6,13 @@ import json
 import math
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from safesail.lab import build
 from safesail.lab.activations import read_hook_points, tokenize
-from safesail.lab.autoencoders import (
-    WEIGHTS_FILE,
-    AutoencoderRecipe,
-    load_autoencoder,
-    train_autoencoder,
-    untrained_autoencoder,
-)
+from safesail.lab.autoencoders import WEIGHTS_FILE, Sweep, load_autoencoder, publish
 from safesail.lab.language_model import (
     BOS,
     EOS,
@@ -32,6 +25,7 @@ from safesail.lab.language_model import (
     train_tokenizer,
 )
 from safesail.lab.world import World
+from safesail.sparse_autoencoder import Activations, train_sae
 
 RECIPE = LanguageModelRecipe(
     vocabulary=400, layers=2, d_model=16, heads=2, d_mlp=32, epochs=12.0, learning_rate=1e-2
@@ -87,43 +81,36 @@ def test_hidden_states_do_not_depend_on_the_batch(texts: list[str]) -> None:
         read_hook_points(model, table, ["blocks.0.hook_z"])
 
 
-@pytest.mark.parametrize(
-    ("architecture", "sparsity", "saved"),
-    [("topk", 4, "topk"), ("batchtopk", 4, "jumprelu"), ("standard", 1.0, "standard")],
-)
-def test_autoencoders_are_trained_and_stored_in_half_precision(
-    tmp_path: Path, architecture: str, sparsity: float, saved: str
-) -> None:
-    generator = np.random.default_rng(0)
-    directions = generator.normal(size=(40, 24))
-    codes = generator.random((6000, 40)) * (generator.random((6000, 40)) < 0.05)
-    activations = torch.tensor(codes @ directions * 3, dtype=torch.float32)
-    recipe = AutoencoderRecipe(1, "mlp", architecture, sparsity)  # type: ignore[arg-type]
-    train_autoencoder(recipe, activations, tmp_path / recipe.name, steps=150, seed=0)
-    stored = load_file(tmp_path / recipe.name / WEIGHTS_FILE)
+def test_published_weights_are_halved_and_load_as_before(tmp_path: Path) -> None:
+    rows = torch.randn(600, 24, generator=torch.Generator().manual_seed(0))
+    sweep = Sweep((1,), "mlp_out", "batchtopk", (4,))
+    (recipe,) = sweep.recipes(steps=30, seed=0, width=48)
+    about = {"model_name": "elsewhere", "safesail_settings": {"model.name": "/somewhere"}}
+    train_sae(recipe, Activations([rows]), rows[:50], tmp_path / "trained", about=about)
+    publish(tmp_path / "trained", tmp_path / "published")
+    stored = load_file(tmp_path / "published" / WEIGHTS_FILE)
     assert {value.dtype for value in stored.values()} == {torch.float16}
-    trained = load_autoencoder(tmp_path / recipe.name)
-    assert trained.cfg.architecture() == saved
-    assert trained.cfg.metadata.hook_name == "blocks.1.hook_mlp_out"
-    untrained = untrained_autoencoder(recipe, 24, seed=0)
-    with torch.inference_mode():
-        errors = [
-            float((sae.decode(sae.encode(activations)) - activations).pow(2).mean())
-            for sae in (trained, untrained)
-        ]
-    assert errors[0] < 0.5 * min(errors[1], float(activations.var()))
+    one, two = (load_autoencoder(tmp_path / name) for name in ("trained", "published"))
+    for name, value in one.state_dict().items():
+        assert torch.allclose(value, two.state_dict()[name], rtol=1e-3, atol=1e-4), name
+    assert two.cfg.metadata.hook_name == "blocks.1.hook_mlp_out"
+    assert two.cfg.metadata.model_name == "safesail-lab"
+    assert "somewhere" not in (tmp_path / "published" / "cfg.json").read_text("utf-8")
 
 
 def test_build_makes_every_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The whole command on a small size, down to the figures."""
+    """The whole command on a small size, down to the figures; `safesail train-saes` is real."""
     sizes = build.Sizes(120, 60, 60, 2, 30)
-    recipes = (AutoencoderRecipe(0, "resid", "topk", 4), AutoencoderRecipe(1, "mlp", "topk", 4))
+    sweep = Sweep((0, 1), "resid_post", "topk", (4,))
     monkeypatch.setattr(build, "Sizes", lambda: sizes)
-    monkeypatch.setattr(build, "RECIPES", recipes)
+    monkeypatch.setattr(build, "SWEEPS", (sweep,))
     monkeypatch.setattr(build, "LanguageModelRecipe", lambda: RECIPE)
     build.main(tmp_path)
     figures = json.loads((tmp_path / "figures.json").read_text("utf-8"))
-    assert set(figures["autoencoders"]) == {recipe.name for recipe in recipes}
+    names = {"layer0-resid-topk4", "layer1-resid-topk4"}
+    assert set(figures["autoencoders"]) == names
+    assert {path.name for path in (tmp_path / "saes").iterdir()} == names
+    assert not (tmp_path / "study").exists()
     assert figures["best_autoencoder"] in figures["autoencoders"]
     for entry in (*figures["autoencoders"].values(), figures["untrained_autoencoder"]):
         assert len(entry["average_precision"]) == 8
@@ -134,3 +121,10 @@ def test_build_makes_every_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert model.config.num_hidden_layers == 2
     assert len(tokenizer) == RECIPE.vocabulary
     assert (tmp_path / "pairs.jsonl").read_text("utf-8").count("\n") == 48
+
+    # A ready model is taken byte for byte, and its figures are the same.
+    text = build.write_text(tmp_path / "again", sizes)
+    again = build.make_model(tmp_path / "again", text, tmp_path / "model")
+    assert again == pytest.approx(figures["language_model"])
+    for path in (tmp_path / "model").iterdir():
+        assert path.read_bytes() == (tmp_path / "again" / "model" / path.name).read_bytes()
