@@ -22,6 +22,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,12 +123,12 @@ def random_model(folder: Path) -> LanguageModel:
 
 
 def few_concepts() -> ConceptSet:
-    """As many pairs of each of the first starter concepts, without their children."""
+    """As many pairs of each of the first starter concepts, their children's as their own."""
     starter = load_concepts(["builtin:starter"], Path())
     chosen = []
     for concept in starter.top_level[:CONCEPTS]:
         numbers = starter.pair_numbers(concept)[:PAIRS_PER_CONCEPT]
-        chosen += [starter.pairs[number] for number in numbers]
+        chosen += [replace(starter.pairs[number], concept=concept) for number in numbers]
     return ConceptSet(chosen)
 
 
