@@ -26,6 +26,8 @@ _TOP = 10
 _NEAR = 0.25
 _PROBE_FEATURES = 5
 _LEAST_RESAMPLES = 50
+# The mean of two splits varies a little more than that of four, and costs half as much.
+_RESAMPLED_SPLITS = 2
 
 
 @dataclass(frozen=True)
@@ -112,15 +114,16 @@ def separate(
     probe5 = float("nan")
     if all(_enough(role, half) for half in halves):
         weights = design.draws[:, design.cluster_of_texts]
-        again = np.zeros((SPLITS, 2, len(weights)))
+        again = np.zeros((_RESAMPLED_SPLITS, 2, len(weights)))
         for split, half in enumerate(halves):
             text_half = design.halves[split][design.cluster_of_texts]
             ways = [
-                _judge(pooled, wins[half != side], scores, role, text_half == side, weights)
+                _pick(pooled, wins[half != side], scores, role, text_half == side)
                 for side in (0, 1)
             ]
-            values[split] = np.mean([way.values for way in ways], axis=0)
-            again[split] = np.mean([way.resampled for way in ways], axis=0)
+            values[split] = np.mean([way.values() for way in ways], axis=0)
+            if split < _RESAMPLED_SPLITS:
+                again[split] = np.mean([way.resample(weights) for way in ways], axis=0)
             if split == 0:  # a baseline, and slow: one split does
                 probe5 = float(np.mean([way.probe() for way in ways]))
         resampled = again.mean(axis=0)
@@ -145,20 +148,35 @@ def _enough(role: Role, half_of_pairs: Integers) -> bool:
 
 @dataclass(frozen=True)
 class _Way:
-    """Features picked on one half and judged on the other.
+    """Features picked on one half, to be judged on the other.
 
     Attributes:
-        values: best, auroc, top10, f1.
-        resampled: best and auroc by resample, [2, resamples].
-        features: activations of the five picked, [T, 5].
+        picked: the ten with the highest average precision on `fit`, best first; fewer where fewer
+            distinguish any pair.
+        fitted: that precision, [picked].
+        fit: texts of the half that features are picked on, [T].
+        judge: texts of the half that they are judged on, [T].
     """
 
-    values: tuple[float, float, float, float]
-    resampled: Floats
-    features: Floats
-    positive: Bools
+    pooled: NDArray[np.float32]
+    scores: SortedScores
+    role: Role
+    picked: Integers
+    fitted: Floats
     fit: Bools
     judge: Bools
+
+    def values(self) -> tuple[float, float, float, float]:
+        """best, auroc, top10, f1; where no feature distinguishes any pair, those of chance."""
+        positive, judge = self.role.positive, self.judge
+        if not len(self.picked):
+            chance = float((positive & judge).sum() / judge.sum())
+            return chance, 0.5, chance, 0.0
+        precision = self.scores.select(self.picked).average_precision(positive & judge, judge)
+        best = self.pooled[:, self.picked[0]]
+        area = receiver_curve(best[judge], positive[judge], np.ones((1, judge.sum())))
+        f1 = _f1(best, positive, self.fit, judge)
+        return float(precision[0]), float(area[0]), float(precision.mean()), f1
 
     def probe(self) -> float:
         """Average precision on `judge` of a logistic regression on `fit`, features standardised."""
@@ -167,86 +185,60 @@ class _Way:
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
 
-        if not self.features.shape[1]:
-            return self.values[0]
+        if not len(self.picked):
+            return self.values()[0]
+        features = self.pooled[:, self.picked[:_PROBE_FEATURES]]
         probe = make_pipeline(StandardScaler(), LogisticRegression())
-        probe.fit(self.features[self.fit], self.positive[self.fit])
-        scores = probe.decision_function(self.features[self.judge])
-        return float(average_precision_score(self.positive[self.judge], scores))
+        probe.fit(features[self.fit], self.role.positive[self.fit])
+        scores = probe.decision_function(features[self.judge])
+        return float(average_precision_score(self.role.positive[self.judge], scores))
+
+    def resample(self, weights: Integers) -> Floats:
+        """Pick and judge again under each resample: best and auroc, [2, R].
+
+        NaN where nothing was picked, and where a resample drew no positive text of a half.
+
+        Args:
+            weights: how often each resample drew each text, [R, T].
+        """
+        positive, judge = self.role.positive, self.judge
+        found = np.full((2, len(weights)), np.nan)
+        if not len(self.picked):
+            return found
+        rivals = self.picked[self.fitted >= self.fitted[0] - _NEAR]
+        hits, seen = weights * (positive & self.fit), weights * self.fit
+        # One by one: a feature's resamples fit in the processor's cache, those of ten do not.
+        in_fit = np.column_stack(
+            [
+                self.scores.select(rivals[[n]]).average_precision(hits, seen)
+                for n in range(len(rivals))
+            ]
+        )
+        again = np.nan_to_num(in_fit).argmax(axis=1)
+        for place in np.unique(again):
+            rows = np.flatnonzero((again == place) & np.isfinite(in_fit).all(axis=1))
+            some = weights[rows] * judge
+            rival = self.scores.select(rivals[[place]])
+            found[0, rows] = rival.average_precision(some * positive, some)[:, 0]
+            activations = self.pooled[judge, rivals[place]]
+            found[1, rows] = receiver_curve(activations, positive[judge], some[:, judge])
+        return found
 
 
-def _judge(
-    pooled: NDArray[np.float32],
-    wins: Bools,
-    scores: SortedScores,
-    role: Role,
-    judged: Bools,
-    weights: Integers,
+def _pick(
+    pooled: NDArray[np.float32], wins: Bools, scores: SortedScores, role: Role, judged: Bools
 ) -> _Way:
-    """Pick on the texts that are not `judged`, judge on those that are.
+    """Pick on the texts that are not `judged`.
 
     Args:
         wins: of the pairs that features are picked on, [pairs, F].
         judged: texts of the half that is judged on, [T].
-        weights: how often each resample drew each text, [resamples, T].
     """
     fit, judge = role.used & ~judged, role.used & judged
     tried = np.flatnonzero(wins.any(0))
-    if not len(tried):
-        # No feature distinguishes any pair: an uninformed choice does as well as chance.
-        chance = float((role.positive & judge).sum() / judge.sum())
-        nothing = np.full((2, len(weights)), np.nan)
-        values = (chance, 0.5, chance, 0.0)
-        return _Way(values, nothing, pooled[:, tried], role.positive, fit, judge)
     fitted = scores.select(tried).average_precision(role.positive & fit, fit)
     order = np.argsort(-fitted, kind="stable")[:_TOP]
-    picked, fitted = tried[order], fitted[order]
-    precision = scores.select(picked).average_precision(role.positive & judge, judge)
-    best = pooled[:, picked[0]]
-    area = receiver_curve(best[judge], role.positive[judge], np.ones((1, judge.sum())))
-    return _Way(
-        values=(
-            float(precision[0]),
-            float(area[0]),
-            float(precision.mean()),
-            _f1(best, role.positive, fit, judge),
-        ),
-        resampled=_resample(
-            pooled, scores, picked[fitted >= fitted[0] - _NEAR], role, fit, judge, weights
-        ),
-        features=pooled[:, picked[:_PROBE_FEATURES]],
-        positive=role.positive,
-        fit=fit,
-        judge=judge,
-    )
-
-
-def _resample(
-    pooled: NDArray[np.float32],
-    scores: SortedScores,
-    rivals: Integers,
-    role: Role,
-    fit: Bools,
-    judge: Bools,
-    weights: Integers,
-) -> Floats:
-    """Pick among the rivals and judge again under each resample: best and auroc, [2, R].
-
-    NaN where a resample drew no positive text of a half.
-    """
-    found = np.full((2, len(weights)), np.nan)
-    in_fit = scores.select(rivals).average_precision(weights * (role.positive & fit), weights * fit)
-    again = np.nan_to_num(in_fit).argmax(axis=1)
-    for place in np.unique(again):
-        rows = np.flatnonzero((again == place) & np.isfinite(in_fit).all(axis=1))
-        rival = rivals[place]
-        some = weights[rows] * judge
-        judged = scores.select(np.array([rival])).average_precision(some * role.positive, some)
-        found[0, rows] = judged[:, 0]
-        found[1, rows] = receiver_curve(
-            pooled[judge, rival], role.positive[judge], weights[np.ix_(rows, judge)]
-        )
-    return found
+    return _Way(pooled, scores, role, tried[order], fitted[order], fit, judge)
 
 
 def receiver_curve(scores: Floats, positive: Bools, weights: Floats | Integers) -> Floats:

@@ -95,7 +95,7 @@ def test_resamples_pick_again_on_their_own_half() -> None:
     weight = design.draws[draw][design.cluster_of_texts]
     even = np.ones(len(weight))
     values, areas = [], []
-    for split, judged in product(range(SPLITS), (0, 1)):
+    for split, judged in product(range(2), (0, 1)):  # two of the four splits are resampled
         half = design.halves[split][design.cluster_of_texts]
         fit, judge = role.used & (half != judged), role.used & (half == judged)
         pairs = design.halves[split][design.clusters[role.pairs]] != judged
