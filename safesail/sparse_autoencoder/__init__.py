@@ -15,12 +15,8 @@ if TYPE_CHECKING:
     from safesail.sparse_autoencoder._downloads import Downloads, pending_downloads
     from safesail.sparse_autoencoder._filters import SaeFilter
     from safesail.sparse_autoencoder._sparse_autoencoder import SparseAutoencoder
-    from safesail.sparse_autoencoder._train import (
-        TrainedSae,
-        TrainingStep,
-        train_sae,
-        untrained_sae,
-    )
+    from safesail.sparse_autoencoder._train import TrainedSae, TrainingStep, train_sae
+    from safesail.sparse_autoencoder._train_architectures import untrained_sae
     from safesail.sparse_autoencoder._train_data import (
         Activations,
         ActivationWriter,
@@ -89,7 +85,7 @@ _HOMES = {
     "train_sae": "_train",
     "trained_folders": "_train_record",
     "training_record": "_train_record",
-    "untrained_sae": "_train",
+    "untrained_sae": "_train_architectures",
     "usual_learning_rate": "_train_recipe",
 }
 
