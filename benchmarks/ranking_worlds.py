@@ -65,7 +65,7 @@ SWEEPS = (
     ((0,), "resid_post", "topk", (16,)),
     ((2,), "mlp_out", "topk", (16,)),
     ((2,), "resid_post", "batchtopk", (16,)),
-    ((1, 2), "resid_post", "standard", (2,)),
+    ((1, 2), "resid_post", "standard", (1,)),
 )
 """Layers, site, architecture and sparsities of a world's candidates: 20 in all."""
 
