@@ -43,6 +43,7 @@ _LEGEND = {
     "as good": "other SAEs within the noise of the best one",
     "called, least f": "features of the best SAE that distinguish more pairs than chance would "
     "(false discovery rate), and the smallest share of pairs at which one could be called",
+    "!": "fewer than 10 independent pairs: nothing in the line is sure",
     "[low, high]": "95 % interval over the pairs",
 }
 
@@ -120,7 +121,7 @@ def print_ranking(
          "best separation", "chance", "called", "least f"),
         [
             (
-                line.concept,
+                f"{line.concept} !" if line.few_pairs else line.concept,
                 f"{line.pairs:,}",
                 f"{line.independent_pairs:,}",
                 line.best,

@@ -17,10 +17,11 @@ Rows = Sequence[dict[str, Any]]
 def compare(rows: Rows, concepts: ConceptSet) -> None:
     """Order candidates: fill `rank`, `tied_with_best`, `best_probability` and `mean_rank`.
 
-    Per concept by `separating_features`, those with equally many by `separation_best`; over
-    concepts by the mean rank of the top-level ones. All candidates share the resamples of the
-    pairs: `best_probability` is the share of them in which a candidate comes first, and it is tied
-    with the first when the 95 % interval of their difference over them holds zero.
+    Per concept by `separating_features`, those with equally many by `separation_best` (0 where too
+    few pairs leave none); over concepts by the mean rank of the top-level ones. All candidates
+    share the resamples of the pairs: `best_probability` is the share of them in which a candidate
+    comes first, and it is tied with the first when the 95 % interval of their difference over them
+    holds zero.
 
     Raises:
         CandidateError: no candidate could be ranked.
@@ -31,19 +32,17 @@ def compare(rows: Rows, concepts: ConceptSet) -> None:
         raise CandidateError(f"no candidate could be ranked: {reasons}")
     by_concept: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
-        if row["sae"] in healthy and np.isfinite(row["separation_best"]):
+        if row["sae"] in healthy:
             by_concept.setdefault(row["concept"], []).append(row)
     for members in by_concept.values():
         _compare_on_concept(members)
     ranks: dict[str, list[int]] = {name: [] for name in healthy}
     for concept in concepts.top_level:
-        for row in by_concept.get(concept, []):
+        for row in by_concept[concept]:
             ranks[row["sae"]].append(row["rank"])
     for row in rows:
         if row["sae"] in healthy:
-            own = ranks[row["sae"]]
-            # Where no concept has pairs enough to be cross-fitted, all share the last place.
-            row["mean_rank"] = float(np.mean(own)) if own else float(len(healthy))
+            row["mean_rank"] = float(np.mean(ranks[row["sae"]]))
 
 
 def places(counts: NDArray[np.floating], precision: NDArray[np.floating]) -> NDArray[np.int64]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safesail.ranking._compare import places
+from safesail.ranking._score import FEW_PAIRS
 from safesail.ranking._separation import share_interval
 
 Rows = Sequence[dict[str, Any]]
@@ -70,6 +71,7 @@ class ConceptLine:
     least_callable_f: float
     best_probability: float
     tied: int
+    few_pairs: bool
 
 
 def candidate_lines(candidates: Sequence[Rows]) -> list[CandidateLine]:
@@ -113,6 +115,7 @@ def concept_line(rows: Rows) -> ConceptLine | None:
         least_callable_f=best["least_callable_f"],
         best_probability=best["best_probability"],
         tied=sum(bool(row["tied_with_best"]) for row in ranked),
+        few_pairs=best["independent_pairs"] < FEW_PAIRS,
     )
 
 

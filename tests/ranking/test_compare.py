@@ -66,6 +66,18 @@ def test_counts_inside_the_noise_are_tied_and_share_the_first_place() -> None:
     assert last == 0
 
 
+def test_a_concept_with_too_few_pairs_to_cross_fit_is_ranked_all_the_same() -> None:
+    nothing = np.full(RESAMPLES, np.nan)
+    few: dict[str, Any] = {"separation_best": float("nan"), "independent_pairs": 3}
+    rows = [row("none", nothing, **few), row("two", nothing, count=2, **few)]
+    ranking = ranking_of(rows, {"a"})
+    assert [r["rank"] for r in rows] == [2, 1]
+    assert ranking.order() == ["two", "none"]
+    (line,) = ranking.concept_lines()
+    assert (line.best, line.few_pairs) == ("two", True)
+    assert [line.sae for line in ranking.candidate_lines()] == ["two", "none"]
+
+
 def test_places_by_sorting() -> None:
     generator = np.random.default_rng(1)
     counts = generator.integers(0, 3, (20, 6)).astype(float)
