@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -87,14 +88,14 @@ def observe_candidates(
         progress: wraps an iterable with a label.
 
     Raises:
-        InputError: the corpus is empty, or a pair's text is longer than the model's context.
+        InputError: the corpus is empty, or a pair's text has no tokens.
         StorageError: activations must be spooled and the disk has no room for them.
     """
     limit = _memory_limit(model.device)
     groups, refused = _group(model, candidates, len(design.texts), corpus, settings, limit)
     yield from refused
     for group in groups:
-        texts = tokenize_pairs(model, design, group.prepend_bos)
+        texts = tokenize_pairs(model, design, group.prepend_bos, settings.pooling)
         batches = read_sites(
             model,
             group.sample,
@@ -196,7 +197,14 @@ def _begin(
     sae: SparseAutoencoder, group: _Group, texts: Sequence[TokenizedText], pooling: str
 ) -> Observation:
     tokens = sum(len(text.token_ids) for text in group.sample)
-    return Observation(sae, sample_tokens=tokens, texts=len(texts), pooling=pooling)
+    pieces = Counter(int(text.document) for text in texts)
+    return Observation(
+        sae,
+        sample_tokens=tokens,
+        texts=len(pieces),
+        cut_texts=sum(count > 1 for count in pieces.values()),
+        pooling=pooling,
+    )
 
 
 def _load(candidate: Candidate, model: LanguageModel) -> SparseAutoencoder:

@@ -25,12 +25,18 @@ class Observation:
         sae: the candidate.
         sample: statistics over the corpus sample.
         pairs: statistics over the pairs' texts, each distinct text once.
-        pooled: activation of each feature on each text, [texts, width].
+        cut_texts: texts that were read in pieces, being longer than the model's context.
         wiring: how it does where else it might belong; None where that is not known.
     """
 
     def __init__(
-        self, sae: SparseAutoencoder, *, sample_tokens: int, texts: int, pooling: str
+        self,
+        sae: SparseAutoencoder,
+        *,
+        sample_tokens: int,
+        texts: int,
+        pooling: str,
+        cut_texts: int = 0,
     ) -> None:
         """Begin with no tokens.
 
@@ -40,11 +46,14 @@ class Observation:
             texts: number of the pairs' texts.
             pooling: how a text's content tokens become one activation: `max` (at least 0), `mean`
                 or `last`; 0 where there are none.
+            cut_texts: texts that come in pieces.
         """
         self.sae = sae
         self.sample = SampleStatistics(sae.width, sae.d_out, planned_tokens=sample_tokens)
         self.pairs = TokenStatistics(sae.width, sae.d_out)
-        self.pooled: NDArray[np.float32] = np.zeros((texts, sae.width), dtype=np.float32)
+        self.cut_texts = cut_texts
+        self._pooled: NDArray[np.float32] = np.zeros((texts, sae.width), dtype=np.float32)
+        self._text_tokens = np.zeros(texts, dtype=np.int64)
         self.wiring: Wiring | None = None
         self._q999: NDArray[np.float32] | None = None
         self._pooling = pooling
@@ -53,6 +62,13 @@ class Observation:
     def site(self) -> Site:
         """What the candidate reads and rebuilds."""
         return Site(self.sae.hook_point, self.sae.output_hook_point)
+
+    @property
+    def pooled(self) -> NDArray[np.float32]:
+        """Activation of each feature on each text, [texts, width]."""
+        if self._pooling != "mean":
+            return self._pooled
+        return self._pooled / np.maximum(self._text_tokens, 1)[:, None].astype(np.float32)
 
     def q999(self) -> NDArray[np.float32]:
         """q999 on the sample; for features silent there, their largest value on the texts.
@@ -72,6 +88,8 @@ class Observation:
         chunks = chunks_of(len(tokens.inputs), self.sae.width)
         statistics = self.sample if tokens.part == "sample" else self.pairs
         statistics.add_targets(tokens.spread)
+        if tokens.part == "pairs":
+            np.add.at(self._text_tokens, tokens.texts, tokens.lengths)
         begin = 0
         for inputs, targets in zip(
             tokens.inputs.tensor_split(chunks), tokens.targets.tensor_split(chunks), strict=True
@@ -109,12 +127,12 @@ class Observation:
         lengths = np.array(batch.lengths)
         row = np.repeat(np.arange(len(lengths)), lengths)[tokens]
         # One index instead of two makes NumPy ten times as fast here.
-        flat = self.pooled.reshape(-1)
+        flat = self._pooled.reshape(-1)
         places = np.array(batch.texts)[row] * self.sae.width + features
         if self._pooling == "max":
             np.maximum.at(flat, places, values)
         elif self._pooling == "mean":
-            np.add.at(flat, places, values / lengths[row].astype(np.float32))
+            np.add.at(flat, places, values)
         else:
             last = tokens == np.cumsum(lengths)[row] - 1
             flat[places[last]] = values[last]

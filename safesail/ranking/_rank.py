@@ -48,7 +48,7 @@ def score_candidates(
         progress: wraps an iterable with a label.
 
     Raises:
-        InputError: the corpus is empty, or a pair's text is longer than the model's context.
+        InputError: the corpus is empty, or a pair's text has no tokens.
         StorageError: candidates do not fit in memory together, nor activations on the disk.
     """
     design = PairDesign.of(concepts, settings.seed)

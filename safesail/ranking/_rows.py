@@ -23,6 +23,11 @@ def ranking_row(observation: Observation, score: ConceptScore) -> dict[str, Any]
     warnings = [*sae.warnings, *suspicions, *score.warnings]
     if sample.tokens < ENOUGH_SAMPLE_TOKENS:
         warnings.append(f"q999 and health rest on {sample.tokens:,} tokens only")
+    if observation.cut_texts:
+        warnings.append(
+            f"{observation.cut_texts:,} of the pairs' texts are longer than the model's context "
+            "and were read in pieces"
+        )
     distinction, separation, separating = score.distinction, score.separation, score.separating
     return {
         "sae": sae.name,

@@ -47,23 +47,21 @@ def tokenize_corpus(
 
 
 def tokenize_pairs(
-    model: LanguageModel, design: PairDesign, prepend_bos: bool
+    model: LanguageModel, design: PairDesign, prepend_bos: bool, pooling: str
 ) -> list[TokenizedText]:
-    """The pairs' texts, one piece each; `document` is the text's number in the design.
+    """The pairs' texts; `document` is the text's number in the design.
+
+    A text that is longer than the model's context comes in several pieces; where only its last
+    token counts, the last one.
 
     Raises:
-        InputError: a text is longer than the model's context or has no tokens; its row is named.
+        InputError: a text has no tokens; its row is named.
     """
     texts = []
     for number, text in enumerate(design.texts):
         pieces = model.tokenize(text, document=str(number), prepend_bos=prepend_bos)
-        if len(pieces) != 1:
+        if not pieces:
             where = next(p.where for p in design.concepts.pairs if text in (p.positive, p.negative))
-            problem = (
-                f"is longer than the model's context of {model.context_size} tokens"
-                if pieces
-                else "has no tokens"
-            )
-            raise InputError(f"{where}: the text {text[:40]!r}... {problem}; shorten it")
-        texts += pieces
+            raise InputError(f"{where}: the text {text[:40]!r} has no tokens; write one")
+        texts += pieces[-1:] if pooling == "last" else pieces
     return texts

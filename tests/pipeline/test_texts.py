@@ -1,25 +1,28 @@
-"""Texts that do not fit the model are named with their row."""
+"""Texts that do not fit the model are read in pieces, and that is said."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-import pytest
 from study_folder import make_study
 
-from safesail.errors import InputError
 from safesail.pipeline import rank
 from safesail.study import Study
 
 
-def test_a_pair_longer_than_the_context_is_named(tmp_path: Path) -> None:
+def test_a_pair_longer_than_the_context_is_read_in_pieces(tmp_path: Path) -> None:
     study = make_study(tmp_path / "study")
-    pair = {"concept": "fraud", "positive": "a cold boat " * 60, "negative": "a small boat"}
+    # Of both texts the first 120 words are the same: only the second piece can tell them apart.
+    same = "a cold boat " * 40
     with (study / "concepts.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(pair) + "\n")
-    row = len((study / "concepts.jsonl").read_text(encoding="utf-8").splitlines())
-    expected = rf"concepts\.jsonl, line {row}: .* is longer than the model's context of 64 tokens"
-    with pytest.raises(InputError, match=expected):
-        rank(Study.open(study))
-    assert not (study / "rankings.parquet").exists()
+        for number in range(12):
+            positive, negative = (f"{same} {word} {number}" for word in ("thief", "small"))
+            pair = {"concept": "length", "positive": positive, "negative": negative}
+            file.write(json.dumps(pair) + "\n")
+    ranking = rank(Study.open(study))
+    rows = [row for row in ranking.rows if row["concept"] == "length"]
+    assert rows
+    assert max(row["i_cdf"] for row in rows) > 0
+    text = "24 of the pairs' texts are longer than the model's context and were read in pieces"
+    assert all(text in row["warnings"] for row in ranking.rows)

@@ -183,6 +183,23 @@ def test_a_small_budget_changes_no_number(
     assert parts.q999() == pytest.approx(whole.q999(), rel=1e-5)
 
 
+@pytest.mark.parametrize("pooling", ["max", "mean"])
+def test_a_text_in_pieces_is_pooled_as_one(
+    llama: LanguageModel, tmp_path: Path, pooling: str
+) -> None:
+    sae = load(models.random_sae(tmp_path / "s", "standard"), llama)
+    whole = tokens_at(sae, "pairs", [5, 9, 6], 1)
+    x = whole.inputs
+    observation = Observation(sae, sample_tokens=0, texts=2, cut_texts=1, pooling=pooling)
+    # Text 0 has the first and the last piece, in batches of their own.
+    for part, texts, lengths in ((x[:14], [0, 1], [5, 9]), (x[14:], [0], [6])):
+        observation.add(SiteTokens("pairs", part, part, texts, lengths))
+    z = sae.encode(x)
+    pool = {"max": lambda rows: rows.amax(0), "mean": lambda rows: rows.mean(0)}[pooling]
+    expected = torch.stack([pool(torch.cat([z[:5], z[14:]])), pool(z[5:14])])
+    np.testing.assert_allclose(observation.pooled, expected.numpy(), atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "architecture", ["standard", "jumprelu", "gated", "topk", "abstopk", "matching_pursuit"]
 )
