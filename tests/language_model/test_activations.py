@@ -246,7 +246,7 @@ def test_calibrating_while_observing_is_calibrating_and_then_observing(
     monkeypatch.setattr("safesail.language_model._sinks._SINK_TOKENS", 15)
     first, second, third = (batch_of(llama, [text] * 2) for text in TEXTS[:3])
     names = ["blocks.1.hook_mlp_out", "blocks.0.hook_resid_pre"]
-    assert int(first.content_mask.sum()) < 15 <= int((first.content_mask.sum() * 2))
+    assert int(first.content_mask.sum()) < 15 <= int(first.content_mask.sum() * 2)
     rest = iter([first, second, third])
     thresholds, taken = llama.observe_and_calibrate(rest, names)
     assert thresholds == llama.sink_thresholds([first, second, third], names)
