@@ -47,8 +47,8 @@ def main() -> None:
     """Time both in turn and print the ratio of their medians."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--tokens", type=int, default=4_000, help="tokens of the corpus sample")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--tokens", type=int, default=8_000, help="tokens of the corpus sample")
     parser.add_argument("--width", type=int, default=24_576, help="features of each SAE")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -91,9 +91,9 @@ def measure(folder: Path, rounds: int, sample_tokens: int, width: int) -> dict[s
     for _ in range(rounds):
         floors.append(seconds(floor))
         rankings.append(seconds(lambda: rows.extend(rank())))
-    healthy = {row["sae"] for row in rows if row["health"] == "ok"}
-    if len(healthy) < len(candidates):
-        raise SystemExit("an SAE of this benchmark was refused: its figure would mean nothing")
+    refused = {row["sae"]: row["health"] for row in rows if row["health"] != "ok"}
+    if refused:
+        raise SystemExit(f"SAEs of this benchmark were refused, so it measures nothing: {refused}")
     floor_wall, floor_cpu = (statistics.median(times) for times in zip(*floors, strict=True))
     rank_wall, rank_cpu = (statistics.median(times) for times in zip(*rankings, strict=True))
     return {
@@ -139,9 +139,12 @@ def write_saes(folder: Path, model: LanguageModel, corpus: Corpus, layer: int, w
     from sae_lens.saes.sae import SAEMetadata
 
     hook_point = f"blocks.{layer}.hook_resid_post"
+    generator = torch.Generator().manual_seed(layer)
     hidden = some_activations(model, corpus, hook_point)
-    mean, generator = hidden.mean(0), torch.Generator().manual_seed(layer)
-    drawn = torch.randint(len(hidden), (width,), generator=generator)
+    hidden = hidden[torch.randperm(len(hidden), generator=generator)]
+    mean = hidden.mean(0)
+    # The first 1,000 tokens, which set thresholds and scale, are in no dictionary.
+    drawn = torch.randint(1_000, len(hidden), (width,), generator=generator)
     spread = hidden.std(0)
     noise = torch.randn(width, len(mean), generator=generator) * spread / 2
     dictionary = torch.nn.functional.normalize(hidden[drawn] - mean + noise, dim=1)
@@ -154,21 +157,21 @@ def write_saes(folder: Path, model: LanguageModel, corpus: Corpus, layer: int, w
         )
         more = {"k": active} if architecture == "topk" else {}
         sae = sae_class(config_class(d_in=len(mean), d_sae=width, metadata=metadata, **more))
-        # Each feature fires equally often.
-        cut = drive.topk(max(2, round(len(drive) * active / width)), dim=0).values[-1]
+        cut = drive.flatten().kthvalue(drive.numel() - len(drive) * active).values
         if architecture == "topk":
             values, places = drive.topk(active, dim=1)
             codes = torch.zeros_like(drive).scatter_(1, places, values.relu())
         else:
             codes = (drive - cut * (architecture == "standard")).relu() * (drive > cut)
         rebuilt = codes @ dictionary
-        scale = (rebuilt * (hidden[:1_000] - mean)).sum() / rebuilt.square().sum()
+        # Half of what these tokens fit best, so that it betters the mean on others too.
+        scale = (rebuilt * (hidden[:1_000] - mean)).sum() / rebuilt.square().sum() / 2
         state = {
             "W_enc": dictionary.T.contiguous(),
             "W_dec": dictionary * scale,
             "b_dec": mean,
-            "b_enc": -cut if architecture == "standard" else torch.zeros(width),
-            "threshold": cut,
+            "b_enc": -cut.expand(width) * (architecture == "standard"),
+            "threshold": cut.expand(width),
         }
         sae.load_state_dict({key: state[key] for key in sae.state_dict()})
         sae.save_model(folder / f"layer{layer}-{name}")
