@@ -68,7 +68,9 @@ class Observation:
         """Activation of each feature on each text, [texts, width]."""
         if self._pooling != "mean":
             return self._pooled
-        return self._pooled / np.maximum(self._text_tokens, 1)[:, None].astype(np.float32)
+        tokens = np.maximum(self._text_tokens, 1).astype(np.float32)
+        mean: NDArray[np.float32] = np.divide(self._pooled, tokens[:, None], dtype=np.float32)
+        return mean
 
     def q999(self) -> NDArray[np.float32]:
         """q999 on the sample; for features silent there, their largest value on the texts.
