@@ -188,7 +188,7 @@ class _Way:
         if not len(self.picked):
             return self.values()[0]
         features = self.pooled[:, self.picked[:_PROBE_FEATURES]]
-        probe = make_pipeline(StandardScaler(), LogisticRegression())
+        probe = make_pipeline(StandardScaler(), LogisticRegression(solver="newton-cholesky"))
         probe.fit(features[self.fit], self.role.positive[self.fit])
         scores = probe.decision_function(features[self.judge])
         return float(average_precision_score(self.role.positive[self.judge], scores))
