@@ -140,8 +140,8 @@ def _of_candidate(
         own = np.zeros(len(design.texts), dtype=bool)
         own[design.positive[role.pairs]] = own[design.negative[role.pairs]] = True
         only = {
-            "separation_twins": replace(role, used=role.used & own),
-            "separation_others": replace(role, used=role.used & (role.positive | ~own)),
+            "separation_twins": replace(role, weight=role.weight * own),
+            "separation_others": replace(role, weight=role.weight * (role.positive | ~own)),
         }
         found.append(
             {

@@ -34,7 +34,7 @@ _LEGEND = {
     "L0, FVU, dead": "on the corpus sample: active features per token, share of the variance not "
     "rebuilt, features that never fire",
     "separating features": "distinct features that tell a concept's texts from their twins and "
-    "from other concepts' texts with an average precision of 0.8 or more; candidates are ordered "
+    "from other concepts' texts with an average precision of 0.75 or more; candidates are ordered "
     "by their number, concept by concept",
     "best separation": "average precision of the best feature, picked on one half of the pairs and "
     "judged on the other; chance is that of a random order",
@@ -148,7 +148,7 @@ def print_ranking(
 
 def _shortened(warning: str) -> str:
     """A warning whose list of concepts may be long."""
-    of, _, text = warning.rpartition(": ")
+    of, _, text = warning.partition(": ")
     names = of.split(", ")
     if len(names) <= _NAMES_SHOWN:
         return warning

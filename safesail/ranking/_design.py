@@ -12,6 +12,12 @@ from safesail.concepts import ConceptSet
 from safesail.ranking._clusters import clusters_of_pairs, draw_clusters, halve
 
 RESAMPLES = 200
+OTHER_TEXTS = 8
+"""So many texts of other concepts count for each text that carries a concept.
+
+Their number in the study would make average precision depend on how many pairs the user's other
+concepts happen to have: they are weighted instead.
+"""
 SPLITS = 4
 """Separation is the mean over so many ways to halve the pairs: one way alone moves it."""
 
@@ -26,15 +32,16 @@ class Role:
         clusters: for each of them, which independent piece of evidence it belongs to, counted
             from 0.
         positive: texts that carry it, [T].
-        used: texts that count for it, [T]: those, their twins, and all texts of concepts outside
-            its branch. A text that is also a positive of the concept is no negative.
+        weight: how much each text counts for it, [T]: 1 for those and for their twins; all texts
+            of concepts outside its branch together OTHER_TEXTS times as much as those; else 0. A
+            text that is also a positive of the concept is no negative.
     """
 
     concept: str
     pairs: NDArray[np.int64]
     clusters: NDArray[np.int64]
     positive: NDArray[np.bool_]
-    used: NDArray[np.bool_]
+    weight: NDArray[np.float64]
 
     @property
     def evidence(self) -> int:
@@ -44,7 +51,7 @@ class Role:
     @property
     def chance(self) -> float:
         """Average precision of a random order."""
-        return float(self.positive.sum() / self.used.sum())
+        return float(self.weight[self.positive].sum() / self.weight.sum())
 
 
 @dataclass(frozen=True)
@@ -112,9 +119,14 @@ class PairDesign:
         own, branch = np.array(self.concepts.pair_numbers(concept)), self.concepts.branch(concept)
         positive = np.zeros(len(self.texts), dtype=bool)
         positive[self.positive[own]] = True
-        used = positive.copy()
-        used[self.negative[own]] = True
+        near = positive.copy()
+        near[self.negative[own]] = True
+        others = np.zeros(len(self.texts), dtype=bool)
         outside = [n for n, pair in enumerate(self.concepts.pairs) if pair.concept not in branch]
-        used[self.positive[outside]] = used[self.negative[outside]] = True
+        others[self.positive[outside]] = others[self.negative[outside]] = True
+        others &= ~near
+        weight = near.astype(np.float64)
+        if others.any():
+            weight[others] = OTHER_TEXTS * positive.sum() / others.sum()
         _, clusters = np.unique(self.clusters[own], return_inverse=True)
-        return Role(concept, own, clusters, positive, used)
+        return Role(concept, own, clusters, positive, weight)

@@ -10,7 +10,7 @@ import numpy as np
 
 from safesail.errors import CandidateError
 from safesail.ranking._plot import curves
-from safesail.ranking._score import FEW_PAIRS_WARNING, NONE_CALLED_WARNING
+from safesail.ranking._score import is_of_concept
 from safesail.ranking._summary import CandidateLine, ConceptLine, candidate_lines, concept_line
 from safesail.tables import RANKINGS, table_from_rows
 
@@ -103,8 +103,8 @@ class Ranking:
         found: dict[str, dict[str, None]] = {}
         for row in self.rows:
             for warning in row["warnings"] or []:
-                of_concept = warning in (FEW_PAIRS_WARNING, NONE_CALLED_WARNING)
-                found.setdefault(warning, {})[row["concept"] if of_concept else row["sae"]] = None
+                of = row["concept"] if is_of_concept(warning) else row["sae"]
+                found.setdefault(warning, {})[of] = None
         return [f"{', '.join(of)}: {warning}" for warning, of in found.items()]
 
     def to_json(self, by: Sequence[str] = (), layer: int | None = None) -> dict[str, Any]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from safesail.concepts import ConceptSet
+from safesail.ranking._distinguish import LEVELS
 from safesail.ranking._groups import Refused
 from safesail.ranking._health import judge_health
 from safesail.ranking._observe import Observation
-from safesail.ranking._score import LEVELS, ConceptScore
+from safesail.ranking._score import ConceptScore
 
 REFUSED = "refused: "
 """Begins the health of a candidate that could not be read or does not fit."""

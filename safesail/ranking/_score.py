@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safesail.ranking._design import PairDesign, Role
-from safesail.ranking._distinguish import LEVELS, Distinction, mean_interval
+from safesail.ranking._distinguish import Distinction, mean_interval
 from safesail.ranking._separating import SeparatingFeatures, separating_features
 from safesail.ranking._separation import Separation, separate
 from safesail.ranking._sorted_scores import SortedScores
@@ -19,6 +19,9 @@ FEW_PAIRS = 10
 FEW_PAIRS_WARNING = f"fewer than {FEW_PAIRS} independent pairs, so nothing here is sure"
 NONE_CALLED_WARNING = (
     f"no feature called at the false discovery rate, the best {LEAST_CHOSEN} chosen all the same"
+)
+UNEVEN_WARNING = (
+    "have one text over twice as long as its twin, and length alone may tell those apart"
 )
 # Features whose differences over all pairs are computed together: bounds memory.
 _BLOCK = 4096
@@ -178,7 +181,9 @@ def _choose(
     leaning = np.flatnonzero(called | (distinction.votes > distinction.counter_votes))
     if not len(leaning):
         leaning = np.flatnonzero(observed.pooled.max(0) > 0)
-    precision = observed.scores.select(leaning).average_precision(role.positive, role.used)
+    precision = observed.scores.select(leaning).average_precision(
+        role.positive * role.weight, role.weight
+    )
     order = np.lexsort((-precision, ~called[leaning]))
     order = order[: min(settings.features_per_concept, max(LEAST_CHOSEN, int(called.sum())))]
     f_low, f_high = distinction.interval()
@@ -198,25 +203,22 @@ def _choose(
     ]
 
 
+def is_of_concept(warning: str) -> bool:
+    """Whether a warning is one of a concept's pairs, the same for every candidate."""
+    return warning in (FEW_PAIRS_WARNING, NONE_CALLED_WARNING) or UNEVEN_WARNING in warning
+
+
 def _warnings(role: Role, design: PairDesign, any_called: bool) -> list[str]:
     warnings = []
     if role.evidence < FEW_PAIRS:
         warnings.append(FEW_PAIRS_WARNING)
     if not any_called:
         warnings.append(NONE_CALLED_WARNING)
-    uneven = [design.concepts.pairs[pair].where for pair in role.pairs]
-    uneven = [
-        where
-        for where, pair in zip(uneven, role.pairs, strict=True)
-        if design.concepts.pairs[pair].is_uneven
-    ]
+    pairs = [design.concepts.pairs[pair] for pair in role.pairs]
+    uneven = [pair.where for pair in pairs if pair.is_uneven]
     if uneven:
         warnings.append(
-            f"{len(uneven)} of {len(role.pairs)} pairs have one text over twice as long as its "
-            f"twin, and length alone may tell those apart: {', '.join(uneven[:3])}"
+            f"{len(uneven)} of {len(role.pairs)} pairs {UNEVEN_WARNING}, {', '.join(uneven[:3])}"
             + (" ..." if len(uneven) > 3 else "")
         )
     return warnings
-
-
-__all__ = ["LEVELS", "ConceptScore", "score_candidate"]

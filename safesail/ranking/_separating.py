@@ -16,7 +16,7 @@ from safesail.ranking._sorted_scores import SortedScores
 Floats = NDArray[np.floating]
 Integers = NDArray[np.integer]
 
-GOOD = 0.8
+GOOD = 0.75
 """Average precision from which a feature counts as separating the concept."""
 COPY = 0.9
 """Correlation of activations over the texts from which a feature is a copy of a better one."""
@@ -59,7 +59,7 @@ def separating_features(
     # A feature that is silent on the rest of the positives can not do better than this.
     reached = (pooled[role.positive] > 0).mean(0)
     able = np.flatnonzero(reached + (1 - reached) * role.chance >= _NEAR)
-    precision = scores.select(able).average_precision(role.positive, role.used)
+    precision = scores.select(able).average_precision(role.positive * role.weight, role.weight)
     order = np.argsort(-precision, kind="stable")[: int((precision >= _NEAR).sum())]
     near, precision = able[order], precision[order]
     if not len(near):
@@ -67,7 +67,7 @@ def separating_features(
     original = originals(pooled[:, near])
     count = len(np.unique(original[precision >= GOOD]))
     weights = design.draws[:, design.cluster_of_texts]
-    hits, seen = weights * (role.positive & role.used), weights * role.used
+    hits, seen = weights * (role.positive * role.weight), weights * role.weight
     # A group of copies counts once if any of them is good in the resample.
     best = np.zeros((len(weights), len(near)))
     for first in range(0, len(near), _BLOCK):

@@ -154,8 +154,8 @@ class _Way:
         picked: the ten with the highest average precision on `fit`, best first; fewer where fewer
             distinguish any pair.
         fitted: that precision, [picked].
-        fit: texts of the half that features are picked on, [T].
-        judge: texts of the half that they are judged on, [T].
+        fit: weights of the texts of the half that features are picked on, [T]; of others 0.
+        judge: those of the half that they are judged on, [T].
     """
 
     pooled: NDArray[np.float32]
@@ -163,18 +163,18 @@ class _Way:
     role: Role
     picked: Integers
     fitted: Floats
-    fit: Bools
-    judge: Bools
+    fit: Floats
+    judge: Floats
 
     def values(self) -> tuple[float, float, float, float]:
         """best, auroc, top10, f1; where no feature distinguishes any pair, those of chance."""
         positive, judge = self.role.positive, self.judge
         if not len(self.picked):
-            chance = float((positive & judge).sum() / judge.sum())
+            chance = float((positive * judge).sum() / judge.sum())
             return chance, 0.5, chance, 0.0
-        precision = self.scores.select(self.picked).average_precision(positive & judge, judge)
+        precision = self.scores.select(self.picked).average_precision(positive * judge, judge)
         best = self.pooled[:, self.picked[0]]
-        area = receiver_curve(best[judge], positive[judge], np.ones((1, judge.sum())))
+        area = receiver_curve(best, positive, judge[None])
         f1 = _f1(best, positive, self.fit, judge)
         return float(precision[0]), float(area[0]), float(precision.mean()), f1
 
@@ -189,9 +189,12 @@ class _Way:
             return self.values()[0]
         features = self.pooled[:, self.picked[:_PROBE_FEATURES]]
         probe = make_pipeline(StandardScaler(), LogisticRegression(solver="newton-cholesky"))
-        probe.fit(features[self.fit], self.role.positive[self.fit])
-        scores = probe.decision_function(features[self.judge])
-        return float(average_precision_score(self.role.positive[self.judge], scores))
+        fit, judge = self.fit > 0, self.judge > 0
+        weights = {"logisticregression__sample_weight": self.fit[fit]}
+        probe.fit(features[fit], self.role.positive[fit], **weights)
+        scores = probe.decision_function(features[judge])
+        truth = self.role.positive[judge]
+        return float(average_precision_score(truth, scores, sample_weight=self.judge[judge]))
 
     def resample(self, weights: Integers) -> Floats:
         """Pick and judge again under each resample: best and auroc, [2, R].
@@ -206,7 +209,7 @@ class _Way:
         if not len(self.picked):
             return found
         rivals = self.picked[self.fitted >= self.fitted[0] - _NEAR]
-        hits, seen = weights * (positive & self.fit), weights * self.fit
+        hits, seen = weights * (positive * self.fit), weights * self.fit
         # One by one: a feature's resamples fit in the processor's cache, those of ten do not.
         in_fit = np.column_stack(
             [
@@ -220,8 +223,7 @@ class _Way:
             some = weights[rows] * judge
             rival = self.scores.select(rivals[[place]])
             found[0, rows] = rival.average_precision(some * positive, some)[:, 0]
-            activations = self.pooled[judge, rivals[place]]
-            found[1, rows] = receiver_curve(activations, positive[judge], some[:, judge])
+            found[1, rows] = receiver_curve(self.pooled[:, rivals[place]], positive, some)
         return found
 
 
@@ -234,9 +236,9 @@ def _pick(
         wins: of the pairs that features are picked on, [pairs, F].
         judged: texts of the half that is judged on, [T].
     """
-    fit, judge = role.used & ~judged, role.used & judged
+    fit, judge = role.weight * ~judged, role.weight * judged
     tried = np.flatnonzero(wins.any(0))
-    fitted = scores.select(tried).average_precision(role.positive & fit, fit)
+    fitted = scores.select(tried).average_precision(role.positive * fit, fit)
     order = np.argsort(-fitted, kind="stable")[:_TOP]
     return _Way(pooled, scores, role, tried[order], fitted[order], fit, judge)
 
@@ -266,12 +268,12 @@ def receiver_curve(scores: Floats, positive: Bools, weights: Floats | Integers) 
     return area
 
 
-def _f1(scores: Floats, positive: Bools, fit: Bools, judge: Bools) -> float:
-    """F1 on `judge` at the threshold that is best on `fit`."""
-    order = np.argsort(-scores[fit], kind="stable")
-    values, hits = scores[fit][order], np.cumsum(positive[fit][order])
+def _f1(scores: Floats, positive: Bools, fit: Floats, judge: Floats) -> float:
+    """F1 on the texts that `judge` weighs, at the threshold that is best on those of `fit`."""
+    order = np.argsort(-scores, kind="stable")
+    values, hits = scores[order], np.cumsum((positive * fit)[order])
     ends = np.append(values[:-1] != values[1:], True)
-    f1 = 2 * hits / (np.arange(1, len(hits) + 1) + hits[-1])
+    f1 = 2 * hits / (np.cumsum(fit[order]) + hits[-1] + 1e-12)
     threshold = values[np.argmax(np.where(ends, f1, -1.0))]
-    named = scores[judge] >= threshold
-    return float(2 * (named & positive[judge]).sum() / (named.sum() + positive[judge].sum()))
+    named = scores >= threshold
+    return float(2 * judge[named & positive].sum() / (judge[named].sum() + judge[positive].sum()))

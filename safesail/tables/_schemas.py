@@ -77,7 +77,7 @@ RANKINGS = TableSchema(
         Column(
             "separating_features",
             _INT,
-            "distinct features with an average precision of at least 0.8 at telling the concept's "
+            "distinct features with an average precision of at least 0.75 at telling the concept's "
             "texts from their twins and from other concepts' texts",
         ),
         *_ends("separating_features"),
@@ -104,7 +104,7 @@ RANKINGS = TableSchema(
         Column(
             "separation_chance",
             _FLOAT,
-            "average precision of a random order: the share of positives among the texts",
+            "average precision of a random order: the weighted share of positives among the texts",
         ),
         Column("auroc", _FLOAT, "area under the ROC curve of the feature of separation_best"),
         *_ends("auroc"),
