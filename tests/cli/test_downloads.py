@@ -92,7 +92,7 @@ def test_the_question_before_a_download(fresh: Path, copy: Copy, tmp_path: Path)
 
     # What is ranked is neither fetched nor asked for again; layers are known from the table.
     assert again[0] == 0
-    assert {row["sae"] for row in json.loads(again[1])} == {
+    assert {row["sae"] for row in json.loads(again[1])["rows"]} == {
         "someone-saes-first",
         "someone-saes-second",
     }
