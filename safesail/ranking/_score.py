@@ -218,7 +218,7 @@ def _warnings(role: Role, design: PairDesign, any_called: bool) -> list[str]:
     uneven = [pair.where for pair in pairs if pair.is_uneven]
     if uneven:
         warnings.append(
-            f"{len(uneven)} of {len(role.pairs)} pairs {UNEVEN_WARNING}, {', '.join(uneven[:3])}"
+            f"{len(uneven)} of {len(role.pairs)} pairs {UNEVEN_WARNING}: {', '.join(uneven[:3])}"
             + (" ..." if len(uneven) > 3 else "")
         )
     return warnings

@@ -52,6 +52,8 @@ class Pool:
 
     pairs: list[ContrastPair]
     pooled: dict[str, NDArray[np.float32]]
+    scale: dict[str, NDArray[np.float32]]
+    """q999, which a study takes from its corpus: no matter of the pairs drawn."""
 
     def score(self, sae: str, numbers: Sequence[int], pairs: Sequence[ContrastPair], seed: int):
         design = PairDesign.of(ConceptSet(pairs), seed)
@@ -62,8 +64,7 @@ class Pool:
             place.setdefault(self.pairs[number].positive, 2 * number)
             place.setdefault(self.pairs[number].negative, 2 * number + 1)
         rows = self.pooled[sae][[place[text] for text in design.texts]]
-        scale = np.quantile(rows, 0.999, axis=0).astype(np.float32)
-        return {s.role.concept: s for s in score_candidate(rows, scale, design, SETTINGS)}
+        return {s.role.concept: s for s in score_candidate(rows, self.scale[sae], design, SETTINGS)}
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +76,9 @@ def pool() -> Pool:
     ]
     texts = [text for pair in pairs for text in (pair.positive, pair.negative)]
     names = ("layer2-resid-topk16", "layer2-mlp-topk16")
-    return Pool(pairs, {name: pooled_activations(name, texts) for name in names})
+    pooled = {name: pooled_activations(name, texts) for name in names}
+    scale = {name: np.quantile(rows, 0.999, axis=0) for name, rows in pooled.items()}
+    return Pool(pairs, pooled, scale)
 
 
 def test_intervals_cover_the_value_from_a_very_large_set(pool: Pool) -> None:
