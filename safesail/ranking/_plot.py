@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = "os^Dv<>P"
 _ASIDE = 1.03
+# Inches: width of the picture, room for the legend above and for the axis' name below.
+_ACROSS, _HEAD, _FOOT = 13.5, 1.1, 0.55
 _METRICS = (
     ("separating_features", "separating features"),
     ("separation_best", "best separation"),
@@ -54,21 +56,33 @@ def plot_ranking(rows: Sequence[dict[str, Any]], concepts: Sequence[str]) -> byt
     drawn = curves(rows)
     concepts = [concept for concept in concepts if concept in drawn]
     series = sorted({name for concept in concepts for name in drawn[concept]})
-    figure = Figure(
-        figsize=(4.1 * len(_METRICS), 2.4 * max(1, len(concepts)) + 1.3), layout="constrained"
-    )
+    down = max(1, len(concepts))
+    height = 2.4 * down + _HEAD + _FOOT
+    figure = Figure(figsize=(_ACROSS, height))
     FigureCanvasAgg(figure)
-    panels = figure.subplots(max(1, len(concepts)), len(_METRICS), squeeze=False, sharex=True)
+    panels = figure.subplots(down, len(_METRICS), squeeze=False, sharex=True)
+    # Set by hand: a layout engine takes seconds over so many panels with two axes each.
+    figure.subplots_adjust(
+        left=0.04,
+        right=0.95,
+        bottom=_FOOT / height,
+        top=1 - _HEAD / height,
+        hspace=0.35,
+        wspace=0.3,
+    )
     for line, concept in zip(panels, concepts, strict=False):
         for panel, (metric, title) in zip(line, _METRICS, strict=True):
             _draw(panel, drawn[concept], series, metric)
             panel.set_title(f"{concept}: {title}", fontsize=10)
     handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False, fontsize=9)
-    figure.supxlabel("L0: mean active features per content token (log scale)", fontsize=10)
+    figure.legend(handles, labels, loc="upper center", ncols=4, frameon=False, fontsize=9)
     figure.text(
-        0.995, 0.005, "bars: 95 % intervals; grey: FVU, the share of the variance not rebuilt",
-        ha="right", fontsize=8, color="0.4",
+        0.5, 0.1 / height, "L0: mean active features per content token (log scale)",
+        ha="center", fontsize=10,
+    )  # fmt: skip
+    figure.text(
+        0.99, 0.1 / height, ha="right", fontsize=8, color="0.4",
+        s="bars: 95 % intervals; grey: FVU, the share of the variance not rebuilt",
     )  # fmt: skip
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)

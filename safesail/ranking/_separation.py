@@ -182,16 +182,15 @@ class _Way:
         """Average precision on `judge` of a logistic regression on `fit`, features standardised."""
         from sklearn.linear_model import LogisticRegression
         from sklearn.metrics import average_precision_score
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
 
         if not len(self.picked):
             return self.values()[0]
-        features = self.pooled[:, self.picked[:_PROBE_FEATURES]]
-        probe = make_pipeline(StandardScaler(), LogisticRegression(solver="newton-cholesky"))
         fit, judge = self.fit > 0, self.judge > 0
-        weights = {"logisticregression__sample_weight": self.fit[fit]}
-        probe.fit(features[fit], self.role.positive[fit], **weights)
+        features = self.pooled[:, self.picked[:_PROBE_FEATURES]].astype(np.float64)
+        spread = features[fit].std(axis=0)
+        features = (features - features[fit].mean(axis=0)) / np.where(spread > 0, spread, 1)
+        probe = LogisticRegression(solver="newton-cholesky")
+        probe.fit(features[fit], self.role.positive[fit], sample_weight=self.fit[fit])
         scores = probe.decision_function(features[judge])
         truth = self.role.positive[judge]
         return float(average_precision_score(truth, scores, sample_weight=self.judge[judge]))
