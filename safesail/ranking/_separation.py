@@ -21,9 +21,9 @@ Integers = NDArray[np.integer]
 # With fewer independent pairs in a half, no feature can be picked on it with any confidence.
 LEAST_CLUSTERS = 2
 _TOP = 10
-# A resample picks its feature among those of the ten that are so near to the first: others hardly
-# ever come first in one.
-_NEAR = 0.25
+# A resample picks its feature among the first few that are so near to the best: others hardly ever
+# come first in one.
+_RIVALS, _NEAR = 5, 0.25
 _PROBE_FEATURES = 5
 _LEAST_RESAMPLES = 50
 # The mean of two splits varies a little more than that of four, and costs half as much.
@@ -207,7 +207,7 @@ class _Way:
         found = np.full((2, len(weights)), np.nan)
         if not len(self.picked):
             return found
-        rivals = self.picked[self.fitted >= self.fitted[0] - _NEAR]
+        rivals = self.picked[self.fitted >= self.fitted[0] - _NEAR][:_RIVALS]
         hits, seen = weights * (positive * self.fit), weights * self.fit
         # One by one: a feature's resamples fit in the processor's cache, those of ten do not.
         in_fit = np.column_stack(

@@ -122,7 +122,7 @@ def test_resamples_pick_again_on_their_own_half() -> None:
 
         fitted = {i: precision(i, fit, even) for i in tried}
         rivals = sorted(tried, key=lambda i, fitted=fitted: -fitted[i])[:10]
-        rivals = [i for i in rivals if fitted[i] >= fitted[rivals[0]] - 0.25]
+        rivals = [i for i in rivals if fitted[i] >= fitted[rivals[0]] - 0.25][:5]
         again = max(rivals, key=lambda i, fit=fit: precision(i, fit, weight))
         values.append(precision(again, judge, weight))
         areas.append(
