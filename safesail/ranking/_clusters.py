@@ -12,6 +12,7 @@ from scipy.sparse.csgraph import connected_components
 
 from safesail.concepts import ContrastPair
 
+Bools = NDArray[np.bool_]
 Integers = NDArray[np.integer]
 
 # A slot of a template takes up to so many words; at least so many others must stand around it.
@@ -51,6 +52,21 @@ def clusters_of_pairs(pairs: Sequence[ContrastPair]) -> Integers:
     _, labels = connected_components(graph, directed=False)
     _, numbered = np.unique(labels, return_inverse=True)
     return numbered
+
+
+def pairs_that_vote(pairs: Sequence[ContrastPair]) -> Bools:
+    """Pairs, in their order, that share no text with one before them that votes, [P].
+
+    Four texts against one twin are no four coins: where only a large difference counts, the twin
+    is beaten by one of four more often than it beats one. One pair of them is a fair coin.
+    """
+    taken: set[str] = set()
+    votes = np.zeros(len(pairs), dtype=bool)
+    for number, pair in enumerate(pairs):
+        votes[number] = taken.isdisjoint((pair.positive, pair.negative))
+        if votes[number]:
+            taken |= {pair.positive, pair.negative}
+    return votes
 
 
 def _frames(text: str) -> Iterator[tuple[str, str]]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safesail.concepts import ConceptSet
-from safesail.ranking._clusters import clusters_of_pairs, draw_clusters, halve
+from safesail.ranking._clusters import clusters_of_pairs, draw_clusters, halve, pairs_that_vote
 
 RESAMPLES = 200
 OTHER_TEXTS = 8
@@ -31,6 +31,7 @@ class Role:
         pairs: numbers of its pairs, its children's included.
         clusters: for each of them, which independent piece of evidence it belongs to, counted
             from 0.
+        voting: those of them that share no text with each other.
         positive: texts that carry it, [T].
         weight: how much each text counts for it, [T]: 1 for those and for their twins; all texts
             of concepts outside its branch together OTHER_TEXTS times as much as those; else 0. A
@@ -40,6 +41,7 @@ class Role:
     concept: str
     pairs: NDArray[np.int64]
     clusters: NDArray[np.int64]
+    voting: NDArray[np.bool_]
     positive: NDArray[np.bool_]
     weight: NDArray[np.float64]
 
@@ -129,4 +131,5 @@ class PairDesign:
         if others.any():
             weight[others] = OTHER_TEXTS * positive.sum() / others.sum()
         _, clusters = np.unique(self.clusters[own], return_inverse=True)
-        return Role(concept, own, clusters, positive, weight)
+        voting = pairs_that_vote([self.concepts.pairs[pair] for pair in own])
+        return Role(concept, own, clusters, voting, positive, weight)

@@ -28,7 +28,7 @@ class Distinction:
 
     Attributes:
         f: share of pairs that each feature distinguishes, [F].
-        votes: clusters in which the feature's wins outnumber its losses, [F].
+        votes: clusters in whose voting pairs the feature's wins outnumber its losses, [F].
         counter_votes: clusters in which its losses outnumber its wins, [F].
         evidence: clusters of pairs.
         by_pair: share of the features that distinguish each pair, [P].
@@ -41,15 +41,17 @@ class Distinction:
     by_pair: Floats
 
     @classmethod
-    def of(cls, wins: Bools, losses: Bools, clusters: Integers) -> Distinction:
+    def of(cls, wins: Bools, losses: Bools, clusters: Integers, voting: Bools) -> Distinction:
         """Count.
 
         Args:
             wins: pairs where the concept text exceeds its twin by the margin, [P, F].
             losses: pairs where the twin exceeds the concept text, [P, F].
             clusters: cluster of each pair, numbered from 0, [P].
+            voting: pairs that decide their cluster's vote, at least one of each cluster, [P].
         """
-        order = np.argsort(clusters, kind="stable")
+        order = np.flatnonzero(voting)
+        order = order[np.argsort(clusters[order], kind="stable")]
         firsts = np.flatnonzero(np.diff(clusters[order], prepend=-1))
         lead = np.add.reduceat(wins[order].astype(np.int32), firsts, axis=0)
         lead -= np.add.reduceat(losses[order].astype(np.int32), firsts, axis=0)
@@ -71,15 +73,17 @@ class Distinction:
         return int((self.f >= level - 1e-9).sum())
 
     def excess(self, level: float) -> float:
-        """L0_t less the number expected if the two sides of every pair were swapped at random.
+        """Features that win at least this share of the clusters, less the number of them by chance.
 
-        A cluster that a feature tells apart either way then votes by a fair coin: the number
-        expected is the sum over features of P(Binomial(votes both ways, 1/2) >= level x clusters).
+        Where every pair is a cluster of its own the former is L0_t. By chance, that is with the two
+        sides of every cluster swapped at random, a cluster that a feature tells apart either way
+        votes by a fair coin: the number expected is the sum over features of
+        P(Binomial(votes both ways, 1/2) >= level x clusters).
         """
-        discordant = np.bincount(self.votes + self.counter_votes, minlength=self.evidence + 1)
         needed = ceil(level * self.evidence - 1e-9)
+        discordant = np.bincount(self.votes + self.counter_votes, minlength=self.evidence + 1)
         chance = binom.sf(needed - 1, np.arange(self.evidence + 1), 0.5)
-        return self.count(level) - float(discordant @ chance)
+        return float((self.votes >= needed).sum() - discordant @ chance)
 
     def interval(self) -> tuple[Floats, Floats]:
         """95 % Wilson interval of f, with the clusters as independent draws; each [F]."""

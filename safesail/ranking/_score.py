@@ -101,7 +101,8 @@ def _score(
     role: Role, observed: _Observed, design: PairDesign, settings: RankingSettings
 ) -> ConceptScore:
     wins = observed.wins[role.pairs]
-    distinction = Distinction.of(wins, observed.losses[role.pairs], role.clusters)
+    losses = observed.losses[role.pairs]
+    distinction = Distinction.of(wins, losses, role.clusters, role.voting)
     q_values = distinction.q_values()
     called = q_values <= settings.false_discovery_rate
     return ConceptScore(

@@ -131,8 +131,8 @@ RANKINGS = TableSchema(
             Column(
                 f"excess_l0_t{level}",
                 _FLOAT,
-                f"l0_t{level} less the number expected if the sides of every pair were swapped at "
-                "random",
+                f"features that win at least 0.{level // 10} of the independent pairs, less the "
+                "number expected if sides were swapped at random",
             )
             for level in (30, 50, 70, 90)
         ),

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safesail.concepts import ContrastPair
-from safesail.ranking._clusters import clusters_of_pairs, draw_clusters, halve
+from safesail.ranking._clusters import clusters_of_pairs, draw_clusters, halve, pairs_that_vote
 
 
 def pair(concept: str, positive: str, negative: str) -> ContrastPair:
@@ -27,6 +27,18 @@ def test_pairs_that_share_a_text_are_one_cluster() -> None:
     groups = [{i for i in range(6) if clusters[i] == c} for c in sorted(set(clusters.tolist()))]
     assert sorted(groups, key=min) == [{0, 2}, {1, 3, 4}, {5}]
     assert sorted(set(clusters.tolist())) == [0, 1, 2]
+
+
+def test_of_pairs_that_share_a_text_one_votes() -> None:
+    pairs = [
+        pair("a", "p0", "n0"),
+        pair("a", "p1", "n0"),  # no: the first's twin
+        pair("a", "p1", "n1"),  # yes: the one before has no vote to share
+        pair("a", "n1", "p3"),  # no: its positive is a twin of one that votes
+        pair("a", "p0", "p4"),
+        pair("a", "p5", "n5"),
+    ]
+    assert pairs_that_vote(pairs).tolist() == [True, False, True, False, False, True]
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=6), st.integers(0, 100))

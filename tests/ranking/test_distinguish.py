@@ -15,9 +15,15 @@ from scipy.stats import binomtest, bootstrap, kstest
 from safesail.ranking._distinguish import LEAST_DISCORDANT, Distinction, mean_interval, wilson
 
 
-def distinction(wins: NDArray, losses: NDArray, clusters: NDArray | None = None) -> Distinction:
+def distinction(
+    wins: NDArray,
+    losses: NDArray,
+    clusters: NDArray | None = None,
+    voting: NDArray | None = None,
+) -> Distinction:
     alone = np.arange(len(wins)) if clusters is None else clusters
-    return Distinction.of(wins.astype(bool), losses.astype(bool), alone)
+    all_vote = np.ones(len(wins), dtype=bool) if voting is None else voting
+    return Distinction.of(wins.astype(bool), losses.astype(bool), alone, all_vote)
 
 
 def of_counts(wins: NDArray, losses: NDArray) -> Distinction:
@@ -73,6 +79,10 @@ def test_a_cluster_votes_once() -> None:
     found = distinction(wins, losses, clusters)
     assert found.f == pytest.approx([3 / 5])  # pairs
     assert (found.votes.item(), found.counter_votes.item(), found.evidence) == (2, 1, 3)
+    # Without the first pair's say the first cluster is tied, and the share of pairs is the same.
+    fewer = distinction(wins, losses, clusters, np.array([0, 1, 1, 1, 1], dtype=bool))
+    assert (fewer.f.item(), fewer.votes.item(), fewer.counter_votes.item()) == (3 / 5, 1, 1)
+    assert fewer.excess(0.3) == pytest.approx(1 - 3 / 4)  # one vote of three, two coins
     # One win and one loss in a cluster cancel: it has no vote.
     tied = distinction(np.array([[1, 0]]).T, np.array([[0, 1]]).T, np.array([0, 0]))
     assert (tied.votes.item(), tied.counter_votes.item()) == (0, 0)
