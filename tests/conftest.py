@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,3 +28,32 @@ def public_data() -> Path:
     if not folder:
         pytest.skip("SAFESAIL_TEST_DATA does not name a folder of public safety texts")
     return Path(folder).resolve()
+
+
+@pytest.fixture(scope="session")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study without results; not to be changed."""
+    import study_folder  # here, for it brings libraries that read the environment
+
+    return study_folder.make_study(tmp_path_factory.mktemp("study") / "fresh")
+
+
+@pytest.fixture(scope="session")
+def explained(fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, ranked, collected and explained; not to be changed."""
+    import study_folder
+
+    from safesail.pipeline import explain
+    from safesail.study import Study
+
+    folder = study_folder.copy_study(fresh, tmp_path_factory.mktemp("study") / "explained")
+    explain(Study.open(folder))
+    return folder
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Callable[[Path], Path]:
+    """A study of the test's own."""
+    import study_folder
+
+    return lambda study: study_folder.copy_study(study, tmp_path / "study")

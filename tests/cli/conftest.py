@@ -5,31 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import study_folder
 
 from safesail.cli import main
-from safesail.pipeline import explain
-from safesail.study import Study
-
-
-@pytest.fixture(scope="session")
-def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study without results; not to be changed."""
-    return study_folder.make_study(tmp_path_factory.mktemp("study") / "fresh")
-
-
-@pytest.fixture(scope="session")
-def explained(fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same, ranked, collected and explained; not to be changed."""
-    folder = study_folder.copy_study(fresh, tmp_path_factory.mktemp("study") / "explained")
-    explain(Study.open(folder))
-    return folder
-
-
-@pytest.fixture
-def copy(tmp_path: Path) -> Callable[[Path], Path]:
-    """A study of the test's own."""
-    return lambda study: study_folder.copy_study(study, tmp_path / "study")
 
 
 @pytest.fixture
