@@ -12,7 +12,7 @@ test: .venv/installed-for-tests
 	$(BIN)/python -m pytest -m "not proof" -n 2
 
 proof: .venv/installed-for-tests
-	$(BIN)/python -m pytest -m proof
+	$(BIN)/python -m pytest -m proof -n 2
 
 lint: .venv/installed-for-tests
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,8 @@ UNEVEN_WARNING = (
 )
 # Features whose differences over all pairs are computed together: bounds memory.
 _BLOCK = 4096
+# Concepts scored at once: NumPy's loops run beside each other, and each takes memory of its own.
+_THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,9 @@ def score_candidate(
         shares={name: wins[role.pairs].mean(0) for name, role in design.roles.items()},
         specificities=_specificities(wins, design),
     )
-    return [_score(role, observed, design, settings) for role in design.roles.values()]
+    with ThreadPoolExecutor(_THREADS) as threads:
+        roles = design.roles.values()
+        return list(threads.map(lambda role: _score(role, observed, design, settings), roles))
 
 
 def _score(
