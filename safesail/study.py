@@ -98,6 +98,9 @@ class RankingSettings(Section):
     pooling: Literal["max", "mean", "last"] = "max"
     """A feature's activation on a text: over its content tokens, the max, mean or last."""
 
+    chat_template: bool = False
+    """Read each pair's text as a user's message in the model's chat template."""
+
     false_discovery_rate: float = Field(default=0.05, gt=0, lt=1)
     """Features are called at this expected share of false calls (Benjamini-Hochberg)."""
 

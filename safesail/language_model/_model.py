@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from safesail.errors import ModelError
+from safesail.language_model._chat import as_message
 from safesail.language_model._hook_points import HookPoints
 from safesail.language_model._loading import LoadedModel, load, resolve_device
 from safesail.language_model._logits import ranked_tokens
@@ -78,7 +79,13 @@ class LanguageModel:
         return self.folder is not None or same_model(name, self.name)
 
     def tokenize(
-        self, text: str, *, document: str, prepend_bos: bool, context_size: int | None = None
+        self,
+        text: str,
+        *,
+        document: str,
+        prepend_bos: bool,
+        context_size: int | None = None,
+        chat: bool = False,
     ) -> list[TokenizedText]:
         """Tokenise a text and cut it into pieces that fit the model.
 
@@ -87,16 +94,23 @@ class LanguageModel:
             document: its id, carried along.
             prepend_bos: leave room for BOS in each piece.
             context_size: most tokens of a piece with its BOS; the model's own limit holds too.
+            chat: put the text into the model's chat template as a user's message; only the text's
+                own tokens are content.
 
         Raises:
-            ModelError: BOS is asked of a tokenizer without one, or the tokenizer knows tokens
-                that the model does not.
+            ModelError: BOS is asked of a tokenizer without one, the tokenizer knows tokens that
+                the model does not, or it has no chat template.
         """
         self._bos(prepend_bos)
         size = min(context_size or self.context_size, self.context_size) - prepend_bos
         if size < 1:
             raise ModelError(f"a context size of {context_size} leaves no room for text")
-        found = pieces(text, document=document, tokenizer=self.tokenizer, tokens_per_piece=size)
+        part = None
+        if chat and text:
+            text, part = as_message(text, self.tokenizer, self.name)
+        found = pieces(
+            text, document=document, tokenizer=self.tokenizer, tokens_per_piece=size, part=part
+        )
         largest = max((max(piece.token_ids) for piece in found), default=0)
         if largest >= self._vocabulary:
             raise ModelError(

@@ -26,12 +26,15 @@ class TokenizedText:
         token_ids: without BOS.
         token_strings: one per id; joined they are the text of the piece. Where tokens share one
             character of several bytes, the first has it and the others are empty.
+        counted: which tokens may be content, one per id; None where all may. A chat template's own
+            words may not.
     """
 
     document: str
     start: int
     token_ids: list[int]
     token_strings: list[str]
+    counted: list[bool] | None = None
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,8 @@ class TokenBatch:
         texts: row i of the tensors is texts[i].
         token_ids: int64 [batch, position], BOS first where asked.
         attention_mask: bool [batch, position]; False at padding.
-        content_mask: bool [batch, position]; False at BOS, padding and special tokens.
+        content_mask: bool [batch, position]; False at BOS, padding, special tokens and a chat
+            template's own words.
         first: position of a text's first token: 1 with BOS, else 0.
     """
 
@@ -72,24 +76,39 @@ def token_spans(offsets: Sequence[tuple[int, int]], length: int) -> list[tuple[i
 
 
 def pieces(
-    text: str, *, document: str, tokenizer: Any, tokens_per_piece: int
+    text: str,
+    *,
+    document: str,
+    tokenizer: Any,
+    tokens_per_piece: int,
+    part: tuple[int, int] | None = None,
 ) -> list[TokenizedText]:
-    """Tokenise a text without BOS and cut it; a text without tokens gives no piece."""
+    """Tokenise a text without BOS and cut it; a text without tokens gives no piece.
+
+    Args:
+        text: the text.
+        document: its id.
+        tokenizer: of transformers.
+        tokens_per_piece: most tokens of a piece.
+        part: start and end, in characters, of the part whose tokens are counted; all by default.
+            Pieces without such a token are left out.
+    """
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     ids = encoded["input_ids"]
     if not ids:
         return []
     spans = token_spans(encoded["offset_mapping"], len(text))
     strings = [text[start:end] for start, end in spans]
-    return [
-        TokenizedText(
-            document,
-            start,
-            ids[start : start + tokens_per_piece],
-            strings[start : start + tokens_per_piece],
-        )
-        for start in range(0, len(ids), tokens_per_piece)
-    ]
+    counted = None
+    if part is not None:
+        counted = [start < part[1] and end > part[0] for start, end in encoded["offset_mapping"]]
+    found = []
+    for start in range(0, len(ids), tokens_per_piece):
+        cut = slice(start, start + tokens_per_piece)
+        mask = counted and counted[cut]
+        if mask is None or any(mask):
+            found.append(TokenizedText(document, start, ids[cut], strings[cut], mask))
+    return found
 
 
 def bucketed(
@@ -142,12 +161,13 @@ def pad(
     # Padding is masked everywhere, so any id of the vocabulary will do: 0 is always one.
     ids = torch.zeros(len(texts), width, dtype=torch.int64)
     attention = torch.zeros(len(texts), width, dtype=torch.bool)
+    content = torch.zeros_like(attention)
     for row, text in enumerate(texts):
         end = first + len(text.token_ids)
         ids[row, first:end] = torch.tensor(text.token_ids)
         attention[row, :end] = True
+        content[row, first:end] = True if text.counted is None else torch.tensor(text.counted)
     if bos_token_id is not None:
         ids[:, 0] = bos_token_id
-    # BOS is a special token.
-    content = attention & ~torch.isin(ids, torch.tensor(sorted(special_ids), dtype=torch.int64))
+    content &= ~torch.isin(ids, torch.tensor(sorted(special_ids), dtype=torch.int64))
     return TokenBatch(texts, ids.to(device), attention.to(device), content.to(device), first)

@@ -84,7 +84,7 @@ def observe_candidates(
         candidates: any.
         design: the pairs' texts.
         corpus: its first `sample_tokens` tokens are the sample.
-        settings: sample size and pooling.
+        settings: sample size, pooling, chat template.
         progress: wraps an iterable with a label.
 
     Raises:
@@ -95,7 +95,7 @@ def observe_candidates(
     groups, refused = _group(model, candidates, len(design.texts), corpus, settings, limit)
     yield from refused
     for group in groups:
-        texts = tokenize_pairs(model, design, group.prepend_bos, settings.pooling)
+        texts = tokenize_pairs(model, design, group.prepend_bos, settings)
         batches = read_sites(
             model,
             group.sample,

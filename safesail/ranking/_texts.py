@@ -7,6 +7,7 @@ from safesail.errors import InputError
 from safesail.language_model import LanguageModel, TokenizedText
 from safesail.ranking._design import PairDesign
 from safesail.sparse_autoencoder import SparseAutoencoder
+from safesail.study import RankingSettings
 
 # Where an SAE does not state the length of its training texts. The time of attention grows with
 # the square of the length, and models today allow for 100,000 tokens and more.
@@ -47,7 +48,7 @@ def tokenize_corpus(
 
 
 def tokenize_pairs(
-    model: LanguageModel, design: PairDesign, prepend_bos: bool, pooling: str
+    model: LanguageModel, design: PairDesign, prepend_bos: bool, settings: RankingSettings
 ) -> list[TokenizedText]:
     """The pairs' texts; `document` is the text's number in the design.
 
@@ -59,9 +60,11 @@ def tokenize_pairs(
     """
     texts = []
     for number, text in enumerate(design.texts):
-        pieces = model.tokenize(text, document=str(number), prepend_bos=prepend_bos)
+        pieces = model.tokenize(
+            text, document=str(number), prepend_bos=prepend_bos, chat=settings.chat_template
+        )
         if not pieces:
             where = next(p.where for p in design.concepts.pairs if text in (p.positive, p.negative))
             raise InputError(f"{where}: the text {text[:40]!r} has no tokens; write one")
-        texts += pieces[-1:] if pooling == "last" else pieces
+        texts += pieces[-1:] if settings.pooling == "last" else pieces
     return texts
