@@ -78,7 +78,7 @@ def measure(folder: Path, rounds: int, sample_tokens: int, width: int) -> dict[s
     def rank() -> list[dict[str, Any]]:
         scored = score_candidates(model, candidates, concepts, corpus, settings)
         rows = [row for candidate in scored for row in candidate.rows]
-        compare(rows, concepts)
+        compare(rows)
         return rows
 
     def floor() -> None:

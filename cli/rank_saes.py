@@ -87,11 +87,9 @@ def rank_saes(
         raise typer.Exit(_SOME_FAILED)
 
 
-def print_ranking(
-    ranking: Ranking, concepts: tuple[str, ...] = (), layer: int | None = None
-) -> None:
+def print_ranking(ranking: Ranking, concepts: tuple[str, ...] = ()) -> None:
     """The ranking as two tables: one line per candidate, one per concept."""
-    lines = ranking.candidate_lines(concepts, layer)
+    lines = ranking.candidate_lines(concepts)
     say(f"Candidates, best first, over {', '.join(concepts) or f'{lines[0].concepts} concepts'}:")
     print_table(
         ("", "SAE", "hook point", "width", "L0", "FVU", "dead", "separating features",
@@ -133,7 +131,7 @@ def print_ranking(
                 f"{line.called_features:,}",
                 number(line.least_callable_f),
             )
-            for line in ranking.concept_lines(layer)
+            for line in ranking.concept_lines()
             if (line.concept in concepts if concepts else "/" not in line.concept)
         ],
         numbers=(1, 2, 4, 5, 6, 7, 8, 9, 10),

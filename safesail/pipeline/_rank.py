@@ -103,7 +103,7 @@ def rank_in(workspace: Workspace, selection: Selection) -> Ranking:
             write_table(study.features(name), table, FEATURES, settings)
             rows += [{**row, "source_fingerprint": fingerprints[name]} for row in scored.rows]
             save()
-    compare(rows, concepts)
+    compare(rows)
     features = {name: rows_of(study.features(name), FEATURES) for name in fingerprints}
     ranking = Ranking(rows, {name: found for name, found in features.items() if found})
     place = {name: number for number, name in enumerate(ranking.order())}
@@ -121,8 +121,6 @@ def rank_in(workspace: Workspace, selection: Selection) -> Ranking:
 
 def _restricted(ranking: Ranking, workspace: Workspace, wanted: SaeFilter) -> Ranking:
     """The part of a ranking that meets the conditions."""
-    from safesail.ranking import Ranking
-
     stated = {candidate.name: candidate for candidate in workspace.candidates}
     # Loaded, an SAE says its layer and width; of its L0, what its makers state is asked for.
     rows = [
@@ -141,5 +139,4 @@ def _restricted(ranking: Ranking, workspace: Workspace, wanted: SaeFilter) -> Ra
         raise CandidateError(
             f"no candidate with {wanted} could be ranked" + (f": {reasons}" if reasons else "")
         )
-    names = {row["sae"] for row in rows}
-    return Ranking(rows, {n: found for n, found in ranking.features.items() if n in names})
+    return ranking.among({row["sae"] for row in rows})

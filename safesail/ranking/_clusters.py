@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+from scipy.cluster.hierarchy import DisjointSet
 
 from safesail.concepts import ContrastPair
 
@@ -20,6 +20,10 @@ _SLOT_WORDS = 3
 _FRAME_WORDS = 3
 # Longer texts share no template by chance, and have too many frames to look at.
 _LONGEST_TEMPLATE = 60
+# Words; in scripts that put no space between them (Thai, Lao, Myanmar, Khmer, Japanese, Chinese)
+# characters.
+_NO_SPACES = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+_WORD = re.compile(f"[{_NO_SPACES}\U00020000-\U0003ffff]|[^\\W{_NO_SPACES}]+")
 
 
 def clusters_of_pairs(pairs: Sequence[ContrastPair]) -> Integers:
@@ -28,30 +32,44 @@ def clusters_of_pairs(pairs: Sequence[ContrastPair]) -> Integers:
     Two pairs belong together when they share a text, or were made from one template: they name the
     same `template`, or, where neither names one, both texts of the one are those of the other but
     for one run of up to three words ("I hate trans people" and "I hate women", and their twins).
-    What belongs together through a third pair belongs together too.
+    What belongs together through a third pair belongs together too. Texts of more than 60 words
+    are compared whole only.
     """
-    edges: list[tuple[int, int]] = []
+    joined = DisjointSet(range(len(pairs)))
     seen: dict[Hashable, int] = {}
-    framed: dict[Hashable, list[int]] = {}
+    with_positive: dict[str, list[int]] = {}
+    framed: dict[Hashable, list[str]] = {}
     for number, pair in enumerate(pairs):
         keys: list[Hashable] = [("text", pair.positive), ("text", pair.negative)]
         if pair.template is not None:
             keys.append(("template", pair.template))
-        else:
-            for frame in _frames(pair.positive):
-                framed.setdefault(frame, []).append(number)
-        edges += [(number, seen.setdefault(key, number)) for key in keys]
+        for key in keys:
+            joined.merge(number, seen.setdefault(key, number))
+        if pair.template is None:
+            with_positive.setdefault(pair.positive, []).append(number)
+    for positive in with_positive:
+        for frame in _frames(positive):
+            framed.setdefault(frame, []).append(positive)
     for group in framed.values():
-        if len(group) > 1:
+        if len(group) > 1:  # those with the same positive are joined already
             twins: dict[Hashable, int] = {}
-            for number in group:
+            for number in chain.from_iterable(with_positive[positive] for positive in group):
                 for frame in _frames(pairs[number].negative):
-                    edges.append((number, twins.setdefault(frame, number)))
-    rows, columns = zip(*edges, strict=True)
-    graph = coo_array((np.ones(len(edges)), (rows, columns)), shape=(len(pairs), len(pairs)))
-    _, labels = connected_components(graph, directed=False)
-    _, numbered = np.unique(labels, return_inverse=True)
+                    joined.merge(number, twins.setdefault(frame, number))
+    first_of = [joined[number] for number in range(len(pairs))]
+    _, numbered = np.unique(first_of, return_inverse=True)
     return numbered
+
+
+def _frames(text: str) -> Iterator[tuple[str, str]]:
+    """What stands before and after each run of one to three words, where that is enough."""
+    words = _WORD.findall(text.casefold())
+    if len(words) > _LONGEST_TEMPLATE:
+        return
+    for start in range(len(words)):
+        for end in range(start + 1, min(start + _SLOT_WORDS, len(words)) + 1):
+            if len(words) - (end - start) >= _FRAME_WORDS:
+                yield " ".join(words[:start]), " ".join(words[end:])
 
 
 def pairs_that_vote(pairs: Sequence[ContrastPair]) -> Bools:
@@ -69,19 +87,11 @@ def pairs_that_vote(pairs: Sequence[ContrastPair]) -> Bools:
     return votes
 
 
-def _frames(text: str) -> Iterator[tuple[str, str]]:
-    """What stands before and after each run of one to three words, where that is enough."""
-    words = re.findall(r"\w+", text.casefold())
-    if len(words) > _LONGEST_TEMPLATE:
-        return
-    for start in range(len(words)):
-        for end in range(start + 1, min(start + _SLOT_WORDS, len(words)) + 1):
-            if len(words) - (end - start) >= _FRAME_WORDS:
-                yield " ".join(words[:start]), " ".join(words[end:])
-
-
 def halve(pairs: Sequence[ContrastPair], clusters: Integers, seed: int) -> Integers:
     """Assign each cluster of pairs to half 0 or 1, evenly within every concept.
+
+    Halves hold about as many pairs, and where a concept has four clusters or more at least two
+    each.
 
     Args:
         pairs: all pairs of the study.
@@ -99,16 +109,22 @@ def halve(pairs: Sequence[ContrastPair], clusters: Integers, seed: int) -> Integ
     for members in concepts.values():
         # Large clusters first, each to the emptier half, so that few large ones stay balanced.
         numbers, sizes = np.unique(members, return_counts=True)
+        least = min(2, len(numbers) // 2)
         shuffled = generator.permutation(len(numbers))
-        filled = np.zeros(2)
+        pairs_in, clusters_in = np.zeros(2), np.zeros(2)
         for place in (halves[numbers] >= 0).nonzero()[0]:
-            filled[halves[numbers[place]]] += sizes[place]
+            pairs_in[halves[numbers[place]]] += sizes[place]
+            clusters_in[halves[numbers[place]]] += 1
         for place in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
             if halves[numbers[place]] >= 0:
                 continue
-            half = int(generator.integers(2)) if filled[0] == filled[1] else int(filled.argmin())
+            tied = pairs_in[0] == pairs_in[1]
+            half = int(generator.integers(2)) if tied else int(pairs_in.argmin())
+            if clusters_in[half] >= len(numbers) - least and clusters_in[1 - half] < least:
+                half = 1 - half  # the other one would be left with too few
             halves[numbers[place]] = half
-            filled[half] += sizes[place]
+            pairs_in[half] += sizes[place]
+            clusters_in[half] += 1
     return halves
 
 

@@ -8,20 +8,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from safesail.concepts import ConceptSet
 from safesail.errors import CandidateError
+from safesail.ranking._separating import centred
 
 Rows = Sequence[dict[str, Any]]
 
 
-def compare(rows: Rows, concepts: ConceptSet) -> None:
+def compare(rows: Rows) -> None:
     """Order candidates: fill `rank`, `tied_with_best`, `best_probability` and `mean_rank`.
 
     Per concept by `separating_features`, those with equally many by `separation_best` (0 where too
-    few pairs leave none); over concepts by the mean rank of the top-level ones. All candidates
-    share the resamples of the pairs: `best_probability` is the share of them in which a candidate
-    comes first, and it is tied with the first when the 95 % interval of their difference over them
-    holds zero.
+    few pairs leave none); over concepts by the mean rank of the top-level ones: places among the
+    candidates given, which other candidates can change. All share the resamples of the pairs:
+    `best_probability` is the share of them in which a candidate comes first, and it is tied with
+    the first when the 95 % interval of their difference over them holds zero.
 
     Raises:
         CandidateError: no candidate could be ranked.
@@ -37,8 +37,8 @@ def compare(rows: Rows, concepts: ConceptSet) -> None:
     for members in by_concept.values():
         _compare_on_concept(members)
     ranks: dict[str, list[int]] = {name: [] for name in healthy}
-    for concept in concepts.top_level:
-        for row in by_concept[concept]:
+    for row in rows:
+        if row["sae"] in healthy and "/" not in row["concept"]:
             ranks[row["sae"]].append(row["rank"])
     for row in rows:
         if row["sae"] in healthy:
@@ -62,7 +62,12 @@ def places(counts: NDArray[np.floating], precision: NDArray[np.floating]) -> NDA
 def _compare_on_concept(members: list[dict[str, Any]]) -> None:
     counts = np.array([row["separating_features"] for row in members], dtype=float)
     precision = np.array([row["separation_best"] for row in members], dtype=float)
-    resampled = _resamples(members, "separating_resamples")
+    resampled = np.stack(
+        [
+            centred(row["separating_features"], np.array(row["separating_resamples"], dtype=float))
+            for row in members
+        ]
+    )
     resampled_precision = _resamples(members, "separation_resamples")
     first = int(np.lexsort((-precision, -counts))[0])
     again = places(resampled.T, resampled_precision.T).T

@@ -12,8 +12,9 @@ from safesail.concepts import ConceptSet
 from safesail.ranking._clusters import clusters_of_pairs, draw_clusters, halve, pairs_that_vote
 
 RESAMPLES = 200
+SWAPS = 20
 OTHER_TEXTS = 8
-"""So many texts of other concepts count for each text that carries a concept.
+"""Other concepts' texts together weigh so many times as much as the texts that carry a concept.
 
 Their number in the study would make average precision depend on how many pairs the user's other
 concepts happen to have: they are weighted instead.
@@ -33,9 +34,9 @@ class Role:
             from 0.
         voting: those of them that share no text with each other.
         positive: texts that carry it, [T].
-        weight: how much each text counts for it, [T]: 1 for those and for their twins; all texts
-            of concepts outside its branch together OTHER_TEXTS times as much as those; else 0. A
-            text that is also a positive of the concept is no negative.
+        twin: their twins, [T]; a text that is also a positive of the concept is none.
+        other: texts of concepts outside its branch, [T].
+        weight: how much each text counts for it, [T]: see `weigh`.
     """
 
     concept: str
@@ -43,6 +44,8 @@ class Role:
     clusters: NDArray[np.int64]
     voting: NDArray[np.bool_]
     positive: NDArray[np.bool_]
+    twin: NDArray[np.bool_]
+    other: NDArray[np.bool_]
     weight: NDArray[np.float64]
 
     @property
@@ -68,7 +71,8 @@ class PairDesign:
         clusters: cluster of each pair: those that share a text or a template together, [P].
         halves: half of each cluster, by split, [SPLITS, clusters].
         draws: how often each resample drew each cluster, [RESAMPLES, clusters]; every resample
-            keeps the number of each concept's clusters.
+            keeps the number of each top-level concept's clusters.
+        swaps: clusters whose two sides each random swap exchanges, [SWAPS, clusters].
     """
 
     concepts: ConceptSet
@@ -78,6 +82,7 @@ class PairDesign:
     clusters: NDArray[np.integer]
     halves: NDArray[np.integer]
     draws: NDArray[np.integer]
+    swaps: NDArray[np.bool_]
 
     @classmethod
     def of(cls, concepts: ConceptSet, seed: int) -> PairDesign:
@@ -92,8 +97,10 @@ class PairDesign:
         halves = np.array(
             [halve(concepts.pairs, clusters, seed * SPLITS + split) for split in range(SPLITS)]
         )
-        strata = [concept_of[cluster] for cluster in range(halves.shape[1])]
+        # A stratum of one cluster would never vary, and children may have few: a parent's are one.
+        strata = [concept_of[cluster].split("/")[0] for cluster in range(halves.shape[1])]
         draws = draw_clusters(strata, RESAMPLES, seed)
+        swaps = np.random.default_rng(seed).random((SWAPS, halves.shape[1])) < 0.5
         return cls(
             concepts=concepts,
             texts=tuple(numbers),
@@ -102,6 +109,7 @@ class PairDesign:
             clusters=clusters,
             halves=halves,
             draws=draws,
+            swaps=swaps,
         )
 
     @cached_property
@@ -119,17 +127,41 @@ class PairDesign:
 
     def _role(self, concept: str) -> Role:
         own, branch = np.array(self.concepts.pair_numbers(concept)), self.concepts.branch(concept)
-        positive = np.zeros(len(self.texts), dtype=bool)
-        positive[self.positive[own]] = True
-        near = positive.copy()
-        near[self.negative[own]] = True
-        others = np.zeros(len(self.texts), dtype=bool)
         outside = [n for n, pair in enumerate(self.concepts.pairs) if pair.concept not in branch]
-        others[self.positive[outside]] = others[self.negative[outside]] = True
-        others &= ~near
-        weight = near.astype(np.float64)
-        if others.any():
-            weight[others] = OTHER_TEXTS * positive.sum() / others.sum()
+        positive, twin, other = np.zeros((3, len(self.texts)), dtype=bool)
+        positive[self.positive[own]] = True
+        twin[self.negative[own]] = True
+        twin &= ~positive
+        other[self.positive[outside]] = other[self.negative[outside]] = True
+        other &= ~(positive | twin)
         _, clusters = np.unique(self.clusters[own], return_inverse=True)
         voting = pairs_that_vote([self.concepts.pairs[pair] for pair in own])
-        return Role(concept, own, clusters, voting, positive, weight)
+        weight = weigh(positive, twin, other)
+        return Role(concept, own, clusters, voting, positive, twin, other, weight)
+
+
+def weigh(
+    positive: NDArray[np.bool_], twin: NDArray[np.bool_], other: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """How much each text counts: 1 if it carries the concept.
+
+    Its twins weigh as much in all as those, and other concepts' texts OTHER_TEXTS times as much;
+    where there are none of the one kind, the other takes its part too. So the average precision of
+    a random order is always 1 / (2 + OTHER_TEXTS).
+
+    Args:
+        positive: texts that carry the concept, [T].
+        twin: their twins, [T].
+        other: texts of other concepts, [T].
+
+    Returns:
+        [T]; 0 for all other texts.
+    """
+    weight = positive.astype(np.float64)
+    parts = [(twin, 1), (other, OTHER_TEXTS)]
+    total = sum(part for texts, part in parts if texts.any())
+    for texts, part in parts:
+        if texts.any():
+            share = part / total * (1 + OTHER_TEXTS)
+            weight[texts] = share * positive.sum() / texts.sum()
+    return weight

@@ -20,6 +20,8 @@ Integers = NDArray[np.integer]
 LEVELS = (0.3, 0.5, 0.7, 0.9)
 # The fewest fair coins whose all showing heads has a probability below 0.05.
 LEAST_DISCORDANT = 5
+# Fewer resamples that drew anything of a concept give no interval.
+LEAST_RESAMPLES = 50
 
 
 @dataclass(frozen=True)
@@ -106,12 +108,15 @@ class Distinction:
         return adjusted
 
     def least_callable(self, false_discovery_rate: float) -> float:
-        """The smallest f at which a feature could be called, if it were the only one.
+        """The smallest share of the clusters with which one more feature would be called.
 
-        One that wins w clusters and loses none has p = 2^-w, which must be at most the rate
-        divided by the number of features tested. NaN where all clusters would not be enough.
+        One that wins w clusters and loses none has p = 2^-w; beside k called features it is called
+        if that is at most (k + 1) x rate / features tested (Benjamini and Hochberg). NaN where all
+        clusters would not be enough.
         """
-        needed = ceil(log2(max(1, int(self._tested().sum())) / false_discovery_rate))
+        called = int((self.q_values() <= false_discovery_rate).sum())
+        tested = max(1, int(self._tested().sum()))
+        needed = ceil(log2(tested / (called + 1) / false_discovery_rate))
         needed = max(needed, LEAST_DISCORDANT)
         return needed / self.evidence if needed <= self.evidence else float("nan")
 
@@ -138,9 +143,11 @@ def mean_interval(
     """95 % interval of a mean over few clusters, from its resamples.
 
     The bootstrap's standard error, enlarged by sqrt(n / (n - 1)) because a resample varies about
-    the sample's mean, times Student's quantile with n - 1 degrees of freedom.
+    the sample's mean, times Student's quantile with n - 1 degrees of freedom. Resamples that drew
+    nothing are NaN and left out.
     """
-    if evidence < 2 or not np.isfinite(resampled).all():
+    resampled = resampled[np.isfinite(resampled)]
+    if evidence < 2 or len(resampled) < LEAST_RESAMPLES:
         return float("nan"), float("nan")
     error = float(np.std(resampled, ddof=1)) * np.sqrt(evidence / (evidence - 1))
     half = float(t.ppf(0.975, evidence - 1)) * error

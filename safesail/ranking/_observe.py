@@ -65,7 +65,7 @@ class Observation:
 
     @property
     def pooled(self) -> NDArray[np.float32]:
-        """Activation of each feature on each text, [texts, width]."""
+        """Activation of each feature on each text, [texts, width]; below zero counts as silent."""
         if self._pooling != "mean":
             return self._pooled
         tokens = np.maximum(self._text_tokens, 1).astype(np.float32)
@@ -114,7 +114,9 @@ class Observation:
             positive = values > 0
             statistics.add_fired(features[positive], values[positive])
             if tokens.part == "pairs":
-                self._pool(tokens, begin + firings.tokens.cpu().numpy(), features, values)
+                token = begin + firings.tokens.cpu().numpy()
+                kept = ~(values <= 0)  # NaN too: it must show
+                self._pool(tokens, token[kept], features[kept], values[kept])
             code.add(firings)
         statistics.add_rebuilt(targets, self.sae.decode(code.tensor()))
 
@@ -125,7 +127,7 @@ class Observation:
         features: NDArray[np.int64],
         values: NDArray[np.float32],
     ) -> None:
-        """Let non-zero activations of a batch's tokens count for their texts."""
+        """Let activations above zero of a batch's tokens count for their texts."""
         lengths = np.array(batch.lengths)
         row = np.repeat(np.arange(len(lengths)), lengths)[tokens]
         # One index instead of two makes NumPy ten times as fast here.

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from safesail.concepts import ConceptSet
 from safesail.corpus import Corpus
 from safesail.language_model import LanguageModel
@@ -55,6 +57,10 @@ def score_candidates(
     for found in observe_candidates(model, candidates, design, corpus, settings, progress=progress):
         if isinstance(found, Refused):
             yield RankedCandidate(refused_rows(found, concepts), [])
+        elif not np.isfinite(found.pooled).all():
+            candidate = next(one for one in candidates if one.name == found.sae.name)
+            refused = Refused(candidate, "activations on the pairs' texts are NaN or infinite")
+            yield RankedCandidate(refused_rows(refused, concepts), [])
         else:
             scores = score_candidate(found.pooled, found.q999(), design, settings)
             yield RankedCandidate(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from safesail.errors import CandidateError
+from safesail.ranking._compare import compare
 from safesail.ranking._plot import curves
-from safesail.ranking._score import is_of_concept
+from safesail.ranking._score import NONE_CALLED_WARNING, is_of_concept
 from safesail.ranking._summary import CandidateLine, ConceptLine, candidate_lines, concept_line
 from safesail.tables import RANKINGS, table_from_rows
 
@@ -70,9 +71,20 @@ class Ranking:
         known = ", ".join(map(str, sorted({layers[name] for name in order}))) or "none"
         raise CandidateError(f"no ranked candidate at layer {layer}; there are some at: {known}")
 
-    def candidate_lines(
-        self, by: Sequence[str] = (), layer: int | None = None
-    ) -> list[CandidateLine]:
+    def among(self, names: Collection[str]) -> Ranking:
+        """The ranking of some candidates: places, ties and probabilities are among them alone.
+
+        Raises:
+            CandidateError: none of them could be ranked.
+        """
+        rows = [dict(row) for row in self.rows if row["sae"] in names]
+        compare(rows)
+        found = Ranking(rows, {n: of for n, of in self.features.items() if n in names})
+        place = {name: number for number, name in enumerate(found.order())}
+        rows.sort(key=lambda row: place.get(row["sae"], len(place)))
+        return found
+
+    def candidate_lines(self, by: Sequence[str] = ()) -> list[CandidateLine]:
         """One line per ranked candidate, best first, over top-level concepts or those of `by`."""
         rows = [
             row
@@ -80,18 +92,12 @@ class Ranking:
             if row["mean_rank"] is not None
             and (row["concept"] in by if by else "/" not in row["concept"])
         ]
-        kept = [
-            name
-            for name in self.order(by)
-            if layer is None or any(r["sae"] == name and r["layer"] == layer for r in rows)
-        ]
-        return candidate_lines([[r for r in rows if r["sae"] == name] for name in kept])
+        return candidate_lines([[r for r in rows if r["sae"] == name] for name in self.order(by)])
 
-    def concept_lines(self, layer: int | None = None) -> list[ConceptLine]:
-        """One line per concept that candidates, of one layer or of all, could be ranked on."""
-        rows = [row for row in self.rows if layer in (None, row["layer"])]
-        concepts = dict.fromkeys(row["concept"] for row in rows)
-        lines = [concept_line([r for r in rows if r["concept"] == c]) for c in concepts]
+    def concept_lines(self) -> list[ConceptLine]:
+        """One line per concept that candidates could be ranked on."""
+        concepts = dict.fromkeys(row["concept"] for row in self.rows)
+        lines = [concept_line([r for r in self.rows if r["concept"] == c]) for c in concepts]
         return [line for line in lines if line is not None]
 
     def refused(self) -> dict[str, str]:
@@ -103,22 +109,24 @@ class Ranking:
         found: dict[str, dict[str, None]] = {}
         for row in self.rows:
             for warning in row["warnings"] or []:
-                of = row["concept"] if is_of_concept(warning) else row["sae"]
+                if warning == NONE_CALLED_WARNING and row["rank"] != 1:
+                    continue  # of a concept's best SAE alone is it news
+                of_concept = warning == NONE_CALLED_WARNING or is_of_concept(warning)
+                of = row["concept"] if of_concept else row["sae"]
                 found.setdefault(warning, {})[of] = None
         return [f"{', '.join(of)}: {warning}" for warning, of in found.items()]
 
-    def to_json(self, by: Sequence[str] = (), layer: int | None = None) -> dict[str, Any]:
+    def to_json(self, by: Sequence[str] = ()) -> dict[str, Any]:
         """For machines: `candidates` and `concepts` as the tables show them, the `picture`'s
         curves, and all `rows` but for their resamples.
         """
-        rows = [row for row in self.rows if layer in (None, row["layer"])]
         return {
-            "candidates": [asdict(line) for line in self.candidate_lines(by, layer)],
-            "concepts": [asdict(line) for line in self.concept_lines(layer)],
-            "picture": curves(rows),
+            "candidates": [asdict(line) for line in self.candidate_lines(by)],
+            "concepts": [asdict(line) for line in self.concept_lines()],
+            "picture": curves(self.rows),
             "rows": [
                 {key: value for key, value in row.items() if not key.endswith("_resamples")}
-                for row in rows
+                for row in self.rows
             ],
         }
 

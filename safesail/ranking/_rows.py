@@ -48,6 +48,7 @@ def ranking_row(observation: Observation, score: ConceptScore) -> dict[str, Any]
         "fvu_pairs": pairs.fvu,
         "dead_share_pairs": pairs.dead_share,
         **_with_interval("separating_features", separating.count, separating.interval),
+        "separating_by_chance": separating.by_chance,
         "separating_resamples": separating.resampled.tolist(),
         **_with_interval("separation_best", separation.best, separation.interval),
         "separation_resamples": separation.resampled.tolist(),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from safesail.ranking._design import PairDesign, Role
 from safesail.ranking._distinguish import Distinction, mean_interval
 from safesail.ranking._separating import SeparatingFeatures, separating_features
-from safesail.ranking._separation import Separation, separate
+from safesail.ranking._separation import LEAST_CLUSTERS, Separation, separate
 from safesail.ranking._sorted_scores import SortedScores
 from safesail.study import RankingSettings
 
@@ -19,7 +19,12 @@ LEAST_CHOSEN = 10
 FEW_PAIRS = 10
 FEW_PAIRS_WARNING = f"fewer than {FEW_PAIRS} independent pairs, so nothing here is sure"
 NONE_CALLED_WARNING = (
-    f"no feature called at the false discovery rate, the best {LEAST_CHOSEN} chosen all the same"
+    "its best SAE has no feature that is called at the false discovery rate; the best "
+    f"{LEAST_CHOSEN} are chosen all the same"
+)
+UNHALVED_WARNING = (
+    "fewer than four independent pairs, so no feature can be picked on one half of them and judged "
+    "on the other"
 )
 UNEVEN_WARNING = (
     "have one text over twice as long as its twin, and length alone may tell those apart"
@@ -74,19 +79,20 @@ def score_candidate(
     """Score a candidate on every concept of the study.
 
     Args:
-        pooled: activation of each feature on each text of the design, [T, F]. What is below zero
-            (AbsTopK) counts as silent.
+        pooled: activation of each feature on each text of the design, at least 0, [T, F].
         q999: 0.999 quantile of each feature's non-zero activations, [F].
         design: what all candidates share.
         settings: margin, false discovery rate, how many features to choose.
     """
+    # The mean over a text's tokens is far below what single tokens reach.
+    scale = pooled.max(0) if settings.pooling == "mean" else q999
     wins = np.zeros((len(design.positive), pooled.shape[1]), dtype=bool)
     losses = np.zeros_like(wins)
     for first in range(0, pooled.shape[1], _BLOCK):
         block = slice(first, first + _BLOCK)
         some = pooled[:, block]
         difference = some[design.positive] - some[design.negative]
-        margin = settings.margin * q999[block]
+        margin = settings.margin * scale[block]
         wins[:, block] = difference > margin
         losses[:, block] = -difference > margin
     observed = _Observed(
@@ -128,7 +134,8 @@ def _i_cdf_interval(
     distinction: Distinction, role: Role, design: PairDesign
 ) -> tuple[float, float]:
     drawn = design.draws[:, design.clusters[role.pairs]]
-    resampled = drawn @ distinction.by_pair / drawn.sum(1)
+    with np.errstate(invalid="ignore"):  # a resample may draw nothing of a child
+        resampled = drawn @ distinction.by_pair / drawn.sum(1)
     return mean_interval(distinction.i_cdf, resampled, role.evidence)
 
 
@@ -211,13 +218,16 @@ def _choose(
 
 def is_of_concept(warning: str) -> bool:
     """Whether a warning is one of a concept's pairs, the same for every candidate."""
-    return warning in (FEW_PAIRS_WARNING, NONE_CALLED_WARNING) or UNEVEN_WARNING in warning
+    of_pairs = (FEW_PAIRS_WARNING, UNHALVED_WARNING)
+    return warning in of_pairs or UNEVEN_WARNING in warning
 
 
 def _warnings(role: Role, design: PairDesign, any_called: bool) -> list[str]:
     warnings = []
     if role.evidence < FEW_PAIRS:
         warnings.append(FEW_PAIRS_WARNING)
+    if role.evidence < 2 * LEAST_CLUSTERS:
+        warnings.append(UNHALVED_WARNING)
     if not any_called:
         warnings.append(NONE_CALLED_WARNING)
     pairs = [design.concepts.pairs[pair] for pair in role.pairs]

@@ -5,15 +5,17 @@ Shapes: T texts, F features, R resamples. Formulas are stated in docs/ranking.md
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from safesail.ranking._design import PairDesign, Role
+from safesail.ranking._design import PairDesign, Role, weigh
 from safesail.ranking._sorted_scores import SortedScores
 
 Floats = NDArray[np.floating]
+Bools = NDArray[np.bool_]
 Integers = NDArray[np.integer]
 
 GOOD = 0.75
@@ -24,6 +26,8 @@ COPY = 0.9
 _NEAR = 0.5
 # Features whose resamples are computed together: bounds memory, not the result.
 _BLOCK = 16
+# With fewer independent pairs resamples say nothing.
+_LEAST_CLUSTERS = 4
 
 
 @dataclass(frozen=True)
@@ -31,18 +35,23 @@ class SeparatingFeatures:
     """Distinct features that separate one concept.
 
     Attributes:
-        count: how many.
-        resampled: how many under each resample of the pairs, [R].
+        count: how many, less those by chance.
+        by_chance: mean number with the sides of the pairs swapped at random.
+        resampled: `count` under each resample of the pairs, [R].
+        evidence: clusters of pairs.
     """
 
     count: int
+    by_chance: float
     resampled: Floats
+    evidence: int
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % interval of the count: percentiles of the resamples, joined with the count."""
-        low, high = np.quantile(self.resampled, [0.025, 0.975])
-        return float(min(low, self.count)), float(max(high, self.count))
+        """95 % interval of the count; NaN where there are fewer than four clusters."""
+        if self.evidence < _LEAST_CLUSTERS:
+            return float("nan"), float("nan")
+        return count_interval(self.count, self.resampled)
 
 
 def separating_features(
@@ -50,22 +59,22 @@ def separating_features(
 ) -> SeparatingFeatures:
     """Count the features with an average precision of at least GOOD, copies once.
 
+    What as many features would reach by chance is taken off, rounded: the mean count with the sides
+    of the pairs swapped at random.
+
     Args:
         pooled: activation of each feature on each text, [T, F].
         scores: `pooled`, sorted.
         role: what texts and pairs are to the concept.
         design: what all candidates share.
     """
-    # A feature that is silent on the rest of the positives can not do better than this.
-    reached = (pooled[role.positive] > 0).mean(0)
-    able = np.flatnonzero(reached + (1 - reached) * role.chance >= _NEAR)
-    precision = scores.select(able).average_precision(role.positive * role.weight, role.weight)
-    order = np.argsort(-precision, kind="stable")[: int((precision >= _NEAR).sum())]
-    near, precision = able[order], precision[order]
+    swapped = [_count(pooled, scores, *one) for one in _swapped(role, design)]
+    by_chance = float(np.mean(swapped)) if swapped else 0.0
+    near, precision = _near(pooled, scores, role.positive, role.weight)
     if not len(near):
-        return SeparatingFeatures(0, np.zeros(len(design.draws)))
+        return SeparatingFeatures(0, by_chance, np.zeros(len(design.draws)), role.evidence)
     original = originals(pooled[:, near])
-    count = len(np.unique(original[precision >= GOOD]))
+    found = len(np.unique(original[precision >= GOOD]))
     weights = design.draws[:, design.cluster_of_texts]
     hits, seen = weights * (role.positive * role.weight), weights * role.weight
     # A group of copies counts once if any of them is good in the resample.
@@ -76,7 +85,65 @@ def separating_features(
         for place, values in enumerate(again.T, start=first):
             group = original[place]
             best[:, group] = np.maximum(best[:, group], values)
-    return SeparatingFeatures(count, (best >= GOOD).sum(1).astype(float))
+    counts = np.append((best >= GOOD).sum(1), found) - round(by_chance)
+    *resampled, count = np.maximum(counts, 0)
+    return SeparatingFeatures(int(count), by_chance, np.array(resampled, float), role.evidence)
+
+
+def centred(count: float, resampled: Floats) -> Floats:
+    """Resampled counts, moved by a whole number so that their mean is the count's.
+
+    A resample adds its own noise to that of the sample, and lets features just below GOOD cross it:
+    the more of them an SAE has, the further its resamples would else run ahead of it.
+    """
+    result: Floats = np.maximum(resampled - round(float(resampled.mean()) - count), 0)
+    return result
+
+
+def count_interval(count: float, resampled: Floats) -> tuple[float, float]:
+    """95 % interval of a count: the centred resamples' percentiles, joined with the basic interval.
+
+    The latter takes what resamples add to the count for what the sample added to the truth.
+    """
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    least, most = np.quantile(centred(count, resampled), [0.025, 0.975])
+    return (
+        float(max(0, min(least, count, 2 * count - high))),
+        float(max(most, count, 2 * count - low)),
+    )
+
+
+def _near(
+    pooled: NDArray[np.float32], scores: SortedScores, positive: Bools, weight: Floats
+) -> tuple[Integers, Floats]:
+    """Features with an average precision of at least _NEAR, best first, and that precision."""
+    chance = float(weight[positive].sum() / weight.sum())
+    if chance >= _NEAR:  # no text is a negative: nothing can be told apart
+        return np.array([], dtype=np.int64), np.array([])
+    # A feature that is silent on the rest of the positives can not do better than this.
+    reached = (pooled[positive] > 0).mean(0)
+    able = np.flatnonzero(reached + (1 - reached) * chance >= _NEAR)
+    precision = scores.select(able).average_precision(positive * weight, weight)
+    order = np.argsort(-precision, kind="stable")[: int((precision >= _NEAR).sum())]
+    return able[order], precision[order]
+
+
+def _count(
+    pooled: NDArray[np.float32], scores: SortedScores, positive: Bools, weight: Floats
+) -> int:
+    near, precision = _near(pooled, scores, positive, weight)
+    good = near[precision >= GOOD]
+    return len(np.unique(originals(pooled[:, good]))) if len(good) else 0
+
+
+def _swapped(role: Role, design: PairDesign) -> Iterator[tuple[Bools, Floats]]:
+    """Positives and weights of the texts with the sides of some clusters exchanged."""
+    for swap in design.swaps:
+        exchanged = swap[design.cluster_of_texts]
+        positive = np.where(exchanged, role.twin, role.positive)
+        twin = np.where(exchanged, role.positive, role.twin)
+        if positive.any():
+            yield positive, weigh(positive, twin, role.other)
 
 
 def originals(activations: Floats) -> Integers:

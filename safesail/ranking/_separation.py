@@ -5,6 +5,7 @@ Shapes: T texts, F features, R resamples. Formulas are stated in docs/ranking.md
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.stats import t
 
 from safesail.ranking._design import SPLITS, PairDesign, Role
+from safesail.ranking._distinguish import LEAST_RESAMPLES
 from safesail.ranking._sorted_scores import SortedScores
 
 Floats = NDArray[np.floating]
@@ -25,7 +27,6 @@ _TOP = 10
 # come first in one.
 _RIVALS, _NEAR = 5, 0.25
 _PROBE_FEATURES = 5
-_LEAST_RESAMPLES = 50
 # The mean of two splits varies a little more than that of four, and costs half as much.
 _RESAMPLED_SPLITS = 2
 
@@ -76,13 +77,37 @@ def share_interval(value: float, resampled: Floats, evidence: int) -> tuple[floa
 
     NaN where no feature distinguishes any pair, or there are fewer than four clusters.
     """
-    resampled = resampled[np.isfinite(resampled)]
-    if evidence < 2 * LEAST_CLUSTERS or len(resampled) < _LEAST_RESAMPLES:
+    return mean_share_interval([value], resampled[None], [evidence])
+
+
+def mean_share_interval(
+    values: Sequence[float], resampled: Floats, evidence: Sequence[int]
+) -> tuple[float, float]:
+    """95 % interval of the mean over concepts of values between 0 and 1, from their resamples.
+
+    As `share_interval`, each concept's error enlarged by its own number of clusters, and Student's
+    degrees of freedom by Welch and Satterthwaite: a concept of few clusters that varies much leaves
+    few.
+
+    Args:
+        values: one a concept, [K].
+        resampled: each under the same resamples, [K, R].
+        evidence: clusters of each, [K].
+    """
+    clusters, known = np.array(evidence), np.isfinite(resampled).sum(axis=-1)
+    if not len(values) or clusters.min() < 2 * LEAST_CLUSTERS or known.min() < LEAST_RESAMPLES:
         return float("nan"), float("nan")
-    least = 0.25 / evidence
-    middle = min(max(value, least), 1 - least)
-    variance = np.var(resampled, ddof=1) * evidence / (evidence - 2) + least**2
-    half = t.ppf(0.975, evidence - 2) * np.sqrt(variance) / (middle * (1 - middle))
+    # A concept that a resample does not know adds nothing there, and as much more elsewhere.
+    enlarged = np.sqrt(clusters / (clusters - 2) * resampled.shape[1] / known)
+    spread = resampled - np.nanmean(resampled, axis=1, keepdims=True)
+    spread = np.nan_to_num(spread) * enlarged[:, None]
+    least = 0.25 / clusters
+    alone = np.var(spread, axis=1, ddof=1) + least**2
+    freedom = alone.sum() ** 2 / (alone**2 / (clusters - 2)).sum()
+    variance = np.var(spread.mean(axis=0), ddof=1) + (least**2).sum() / len(values) ** 2
+    value, margin = float(np.mean(values)), float(least.mean())
+    middle = min(max(value, margin), 1 - margin)
+    half = t.ppf(0.975, freedom) * np.sqrt(variance) / (middle * (1 - middle))
     logit = np.log(middle / (1 - middle))
     low, high = 1 / (1 + np.exp(-np.array([logit - half, logit + half])))
     return float(min(low, value)), float(max(high, value))

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from safesail.ranking._compare import places
 from safesail.ranking._score import FEW_PAIRS
-from safesail.ranking._separation import share_interval
+from safesail.ranking._separating import centred, count_interval
+from safesail.ranking._separation import mean_share_interval
 
 Rows = Sequence[dict[str, Any]]
 
@@ -78,10 +79,10 @@ def candidate_lines(candidates: Sequence[Rows]) -> list[CandidateLine]:
     """Sum up candidates, best first, each from its rows of the rankings table, one per concept."""
     if not candidates:
         return []
-    counts, precision = (
-        np.array([[_resamples(row, column) for row in rows] for rows in candidates])
-        for column in ("separating", "separation")
+    counts = np.array(
+        [[centred(row["separating_features"], _counts(row)) for row in rows] for rows in candidates]
     )
+    precision = np.array([[_precision(row) for row in rows] for rows in candidates])
     # [candidates, concepts, resamples] -> mean over concepts of the places, [candidates, resamples]
     mean_places = places(counts.T, precision.T).T.mean(axis=1)
     first = mean_places == mean_places.min(axis=0)
@@ -121,11 +122,14 @@ def concept_line(rows: Rows) -> ConceptLine | None:
 
 def _candidate_line(rows: Rows, best_probability: float, tied: bool) -> CandidateLine:
     first = rows[0]
-    counts = np.array([_resamples(row, "separating") for row in rows]).sum(axis=0)
     total = sum(row["separating_features"] for row in rows)
-    precision = np.array([_resamples(row, "separation") for row in rows]).mean(axis=0)
-    separation = _mean(rows, "separation_best")
-    low, high = share_interval(separation, precision, sum(r["independent_pairs"] for r in rows))
+    fewest, most = count_interval(total, np.sum([_counts(row) for row in rows], axis=0))
+    judged = [row for row in rows if np.isfinite(row["separation_best"])]
+    low, high = mean_share_interval(
+        [row["separation_best"] for row in judged],
+        np.array([row["separation_resamples"] for row in judged], dtype=float),
+        [row["independent_pairs"] for row in judged],
+    )
     return CandidateLine(
         sae=first["sae"],
         hook_point=first["hook_point"],
@@ -135,9 +139,9 @@ def _candidate_line(rows: Rows, best_probability: float, tied: bool) -> Candidat
         dead_share=first["dead_share"],
         i_cdf=_mean(rows, "i_cdf"),
         separating=total,
-        separating_low=float(min(total, np.quantile(counts, 0.025))),
-        separating_high=float(max(total, np.quantile(counts, 0.975))),
-        separation=separation,
+        separating_low=fewest,
+        separating_high=most,
+        separation=_mean(rows, "separation_best"),
         separation_low=low,
         separation_high=high,
         chance=_mean(rows, "separation_chance"),
@@ -148,11 +152,14 @@ def _candidate_line(rows: Rows, best_probability: float, tied: bool) -> Candidat
     )
 
 
-def _resamples(row: dict[str, Any], metric: str) -> NDArray[np.floating]:
+def _counts(row: dict[str, Any]) -> NDArray[np.floating]:
+    return np.array(row["separating_resamples"], dtype=float)
+
+
+def _precision(row: dict[str, Any]) -> NDArray[np.floating]:
     """A row's resamples; where a concept has none, its value, which then does not vary."""
-    column = "separating_features" if metric == "separating" else "separation_best"
-    values = np.array(row[f"{metric}_resamples"], dtype=float)
-    value = float(row[column]) if np.isfinite(row[column]) else 0.0
+    values = np.array(row["separation_resamples"], dtype=float)
+    value = float(row["separation_best"]) if np.isfinite(row["separation_best"]) else 0.0
     result: NDArray[np.floating] = np.where(np.isfinite(values), values, value)
     return result
 

@@ -78,9 +78,15 @@ RANKINGS = TableSchema(
             "separating_features",
             _INT,
             "distinct features with an average precision of at least 0.75 at telling the concept's "
-            "texts from their twins and from other concepts' texts",
+            "texts from their twins and from other concepts' texts, less those by chance",
         ),
         *_ends("separating_features"),
+        Column(
+            "separating_by_chance",
+            _FLOAT,
+            "such features with the sides of the pairs swapped at random, mean of 20 swaps; taken "
+            "off separating_features, rounded",
+        ),
         Column(
             "separating_resamples",
             pa.list_(pa.float32()),

@@ -8,15 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from safesail.concepts import ConceptSet, ContrastPair
 from safesail.errors import CandidateError
 from safesail.ranking import Ranking, compare
 from safesail.ranking._compare import places
 from safesail.ranking._design import RESAMPLES
-
-
-def named(names: set[str]) -> ConceptSet:
-    return ConceptSet(ContrastPair(name, f"{name} yes", f"{name} no") for name in sorted(names))
 
 
 def row(
@@ -43,7 +38,7 @@ def row(
 def test_more_separating_features_come_first_whatever_the_best_one_does() -> None:
     flat = np.full(RESAMPLES, 0.5)
     rows = [row("few", flat + 0.4, count=2), row("many", flat, count=5), row("same", flat, count=5)]
-    compare(rows, named({"a"}))
+    compare(rows)
     found = {r["sae"]: (r["rank"], r["tied_with_best"]) for r in rows}
     assert found == {"few": (3, False), "many": (1, True), "same": (1, True)}
     assert [r["best_probability"] for r in rows] == [0, 0.5, 0.5]
@@ -57,7 +52,7 @@ def test_counts_inside_the_noise_are_tied_and_share_the_first_place() -> None:
         row("four", flat, count=4, counts=generator.binomial(6, 0.7, RESAMPLES).astype(float)),
         row("none", flat, count=0),
     ]
-    compare(rows, named({"a"}))
+    compare(rows)
     assert [r["tied_with_best"] for r in rows] == [True, True, False]
     first, second, last = (r["best_probability"] for r in rows)
     five, four = (np.array(r["separating_resamples"]) for r in rows[:2])
@@ -70,7 +65,7 @@ def test_a_concept_with_too_few_pairs_to_cross_fit_is_ranked_all_the_same() -> N
     nothing = np.full(RESAMPLES, np.nan)
     few: dict[str, Any] = {"separation_best": float("nan"), "independent_pairs": 3}
     rows = [row("none", nothing, **few), row("two", nothing, count=2, **few)]
-    ranking = ranking_of(rows, {"a"})
+    ranking = ranking_of(rows)
     assert [r["rank"] for r in rows] == [2, 1]
     assert ranking.order() == ["two", "none"]
     (line,) = ranking.concept_lines()
@@ -99,7 +94,7 @@ def test_candidates_inside_the_noise_are_tied_and_worse_ones_are_not() -> None:
         # intervals overlap widely.
         row("behind", 0.79 + noise),
     ]
-    compare(rows, named({"a"}))
+    compare(rows)
     found = {r["sae"]: (r["rank"], r["tied_with_best"]) for r in rows}
     assert found["best"] == (1, True)
     assert found["twin"] == (1, True)
@@ -108,8 +103,8 @@ def test_candidates_inside_the_noise_are_tied_and_worse_ones_are_not() -> None:
     assert found["worse"] == (5, False)
 
 
-def ranking_of(rows: list[dict[str, Any]], names: set[str]) -> Ranking:
-    compare(rows, named(names))
+def ranking_of(rows: list[dict[str, Any]]) -> Ranking:
+    compare(rows)
     return Ranking(rows, {})
 
 
@@ -124,7 +119,7 @@ def test_concepts_weigh_equally_and_children_do_not_count_twice() -> None:
         for sae, of in values.items()
         for concept, value in of.items()
     ]
-    ranking = ranking_of(rows, {"a/one", "a/two", "b", "c"})
+    ranking = ranking_of(rows)
     means = {r["sae"]: r["mean_rank"] for r in rows}
     assert means == {"x": pytest.approx(5 / 3), "y": pytest.approx(4 / 3)}
     assert ranking.order() == ["y", "x"]
@@ -135,7 +130,12 @@ def test_concepts_weigh_equally_and_children_do_not_count_twice() -> None:
     with pytest.raises(CandidateError, match=r"no ranked candidate at layer 7; .* at: 1, 2"):
         ranking.best(layer=7)
     assert [line.sae for line in ranking.candidate_lines()] == ["y", "x"]
-    assert ranking.candidate_lines(layer=1)[0].separation == pytest.approx((0.9 + 0.1 + 0.1) / 3)
+    # A part of them is ranked anew: places and probabilities are among that part alone.
+    (alone,) = ranking.among({"x"}).candidate_lines()
+    assert (alone.mean_rank, alone.best_probability, alone.tied) == (1, 1, True)
+    assert alone.separation == pytest.approx((0.9 + 0.1 + 0.1) / 3)
+    assert {line.tied for line in ranking.among({"x"}).concept_lines()} == {1}
+    assert means == {r["sae"]: r["mean_rank"] for r in ranking.rows}
     assert {line.concept: line.best for line in ranking.concept_lines()}["a/two"] == "x"
 
 
@@ -146,11 +146,11 @@ def test_refused_candidates_leave_the_others_ranked() -> None:
         row("fvu", np.full(RESAMPLES, 0.99), health="FVU 3.00: ..."),
         row("good", np.full(RESAMPLES, 0.4)),
     ]
-    ranking = ranking_of(rows, {"a"})
+    ranking = ranking_of(rows)
     assert ranking.order() == ["good"]
     assert rows[2]["rank"] == 1
     assert ranking.refused() == {"bad": "refused: no hook", "fvu": "FVU 3.00: ..."}
     with pytest.raises(
         CandidateError, match=r"no candidate could be ranked: bad: refused: no hook"
     ):
-        compare(rows[:1], named({"a"}))
+        compare(rows[:1])
