@@ -34,15 +34,15 @@ _LEGEND = {
     "L0, FVU, dead": "on the corpus sample: active features per token, share of the variance not "
     "rebuilt, features that never fire",
     "separating features": "distinct features that tell a concept's texts from their twins and "
-    "from other concepts' texts with an average precision of 0.75 or more; candidates are ordered "
-    "by their number, concept by concept",
+    "from other concepts' texts with an average precision of 0.75 or more, less those by chance; "
+    "candidates are ordered by their number, concept by concept",
     "best separation": "average precision of the best feature, picked on one half of the pairs and "
     "judged on the other; chance is that of a random order",
     "I_CDF": "mean share of the pairs that a feature distinguishes (a metric of Safe-SAIL)",
     "best in": "share of resamples of the pairs in which the SAE comes first",
     "as good": "other SAEs within the noise of the best one",
     "called, least f": "features of the best SAE that distinguish more pairs than chance would "
-    "(false discovery rate), and the smallest share of pairs at which one could be called",
+    "(false discovery rate), and the share of independent pairs that one more would have to win",
     "!": "fewer than 10 independent pairs: nothing in the line is sure",
     "[low, high]": "95 % interval over the pairs",
 }

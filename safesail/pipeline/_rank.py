@@ -31,8 +31,8 @@ def rank(
     Args:
         study: the study.
         selection: a layer and `candidates` restrict what is ranked now; what was ranked before
-            stays in the table. Of `candidates`, the result holds those alone, with their ranks
-            among all.
+            stays in the table. Of `candidates`, the result holds those alone, ranked among
+            themselves.
         overwrite: discard results that other settings made, instead of refusing to go on.
         progress: wraps an iterable with a label.
         approve: is told what must be downloaded of published SAEs, and says whether it may be;

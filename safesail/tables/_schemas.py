@@ -146,8 +146,8 @@ RANKINGS = TableSchema(
         Column(
             "least_callable_f",
             _FLOAT,
-            "smallest f at which a single feature could be called; missing where the pairs are too "
-            "few to call any",
+            "smallest share of independent pairs that one more feature would have to win to be "
+            "called; missing where the pairs are too few",
         ),
         Column("rank", _INT, "place of the SAE among the candidates for this concept; 1 is best"),
         Column(

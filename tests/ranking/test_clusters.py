@@ -95,6 +95,24 @@ def test_halves_follow_the_seed() -> None:
     assert 70 < sum(means) < 130
 
 
+def test_templates_in_scripts_without_spaces() -> None:
+    pairs = [
+        pair("a", f"我真的很讨厌{who}人", f"我真的很喜欢{who}人") for who in ("男", "女", "外国")
+    ]
+    pairs += [
+        pair("a", "我真的很讨厌男人", "今天天气很好"),
+        pair("a", "他昨天偷了一辆车", "他昨天买了一辆车"),
+    ]
+    assert sorted(groups_of(pairs), key=min) == [{0, 1, 2, 3}, {4}]
+
+
+def test_long_texts_are_compared_whole_only() -> None:
+    long = " ".join(f"w{n}" for n in range(60))
+    pairs = [pair("a", f"{long} p{n}", f"{long} q{n}") for n in range(3)]
+    assert len(groups_of(pairs)) == 3
+    assert len(groups_of([*pairs, pair("a", f"{long} p0", "another")])) == 3
+
+
 def groups_of(pairs: list[ContrastPair]) -> list[set[int]]:
     clusters = clusters_of_pairs(pairs)
     return [{int(i) for i in np.flatnonzero(clusters == c)} for c in range(clusters.max() + 1)]

@@ -133,6 +133,25 @@ def test_the_least_callable_f_is_where_calls_begin(tested: int, evidence: int) -
         assert np.isnan(least)
 
 
+@given(st.integers(0, 60), st.integers(0, 300))
+@settings(deadline=None, max_examples=40)
+def test_beside_called_features_less_is_asked_of_the_next(good: int, dull: int) -> None:
+    """One more feature that wins some pairs and loses none, tried at every number of them."""
+
+    def found(extra: int) -> Distinction:
+        wins = [40] * good + [extra] + [20] * dull
+        losses = [0] * (good + 1) + [20] * dull
+        return of_counts(np.array(wins), np.array(losses))
+
+    # Tested, and not called: the number of tested features is that with the extra one.
+    least = found(LEAST_DISCORDANT).least_callable(0.05)
+    calls = [won for won in range(41) if found(won).q_values()[good] <= 0.05]
+    if min(calls) > LEAST_DISCORDANT:
+        assert least == pytest.approx(min(calls) / 40)
+    else:
+        assert least == pytest.approx(LEAST_DISCORDANT / 40)
+
+
 def test_the_interval_of_a_mean_is_near_scipys() -> None:
     values = np.random.default_rng(0).exponential(size=40)
     draws = np.random.default_rng(1).multinomial(40, np.full(40, 1 / 40), 20_000)

@@ -11,6 +11,7 @@ import models
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from safesail.concepts import ConceptSet, ContrastPair
 from safesail.corpus import Corpus, Document
@@ -19,6 +20,7 @@ from safesail.language_model import LanguageModel
 from safesail.ranking._design import PairDesign
 from safesail.ranking._groups import Refused, observe_candidates
 from safesail.ranking._observe import Observation
+from safesail.ranking._rank import score_candidates
 from safesail.sparse_autoencoder import Candidate, find_candidates
 from safesail.study import RankingSettings
 
@@ -179,3 +181,23 @@ def test_a_full_disk_is_said_before_anything_is_written(
     with pytest.raises(StorageError, match=r"0\.0 GB are free: set TMPDIR to a larger disk, or"):
         observe(llama, candidates)
     assert not made
+
+
+def test_an_sae_whose_activations_overflow_is_refused_and_the_others_are_scored(
+    llama: LanguageModel, tmp_path: Path
+) -> None:
+    for name, seed in (("a", 0), ("b", 1)):
+        models.random_sae(tmp_path / "saes" / name, "standard", seed=seed)
+    file = tmp_path / "saes" / "b" / "sae_weights.safetensors"
+    weights = load_file(file)
+    save_file({**weights, "W_enc": weights["W_enc"].sign() * 3e38}, file)
+    found = score_candidates(
+        llama,
+        find_candidates([str(tmp_path / "saes" / "*")], tmp_path),
+        DESIGN.concepts,
+        Corpus([], Path(), [Document(str(n), text) for n, text in enumerate(CORPUS)]),
+        RankingSettings(sample_tokens=1_000),
+    )
+    health = {one.rows[0]["sae"]: one.rows[0]["health"] for one in found}
+    assert health["b"] == "refused: activations on the pairs' texts are NaN or infinite"
+    assert not health["a"].startswith("refused")

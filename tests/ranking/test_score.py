@@ -99,7 +99,9 @@ def test_separating_features_by_hand(planted: tuple[PairDesign, dict[str, Concep
     # 3 detects violence alone; 5 has 24 hits and 24 false alarms; 4 reaches a third.
     assert scores["violence"].separating.count == 1
     assert scores["violence"].separating.interval == (1, 1)
-    assert scores["fraud/scam"].separating.count == 1  # 7
+    # Twelve pairs of one template are one piece of evidence: half of all swaps change nothing.
+    assert scores["fraud/scam"].separating.by_chance == pytest.approx(0.5, abs=0.2)
+    assert np.isnan(scores["fraud/scam"].separating.interval).all()
     assert scores["drugs"].separating.count == 0
     assert scores["drugs"].separating.interval == (0, 0)
 
@@ -242,6 +244,36 @@ def test_pairs_with_one_twin_are_one_piece_of_evidence() -> None:
     assert score.called_features == 0
     assert np.isnan(score.separation.best)  # one cluster cannot be halved
     assert np.isnan([*score.separation.interval, *score.i_cdf_interval]).all()
+
+
+@pytest.mark.parametrize("children", [1, 20, 40])
+def test_a_parents_intervals_do_not_hang_on_its_children(children: int) -> None:
+    """The same forty pairs as one concept, or as children of two or one pair each."""
+
+    def score(children: int) -> ConceptScore:
+        pairs = [
+            ContrastPair(f"a/{n % children}" if children > 1 else "a", f"yes {n}", f"no {n}")
+            for n in range(40)
+        ]
+        design = PairDesign.of(ConceptSet(pairs), seed=0)
+        pooled = np.random.default_rng(2).random((len(design.texts), 30))
+        return by_concept(pooled, design)["a"]
+
+    one, many = score(1), score(children)
+    assert many.distinction.i_cdf == one.distinction.i_cdf
+    widths = [high - low for low, high in (one.i_cdf_interval, many.i_cdf_interval)]
+    assert widths[1] == pytest.approx(widths[0], rel=0.15)
+
+
+def test_means_over_tokens_are_compared_at_their_own_scale() -> None:
+    """Far below what a single token reaches, as means are: the feature is called all the same."""
+    design = PairDesign.of(concepts({"a": 20, "b": 20}), seed=0)
+    pooled = np.zeros((len(design.texts), 2))
+    pooled[design.roles["a"].positive, 0] = 0.1
+    pooled[:, 1] = 0.01
+    mean = RankingSettings(pooling="mean")
+    assert by_concept(pooled, design, mean)["a"].called_features == 1
+    assert by_concept(pooled, design)["a"].called_features == 0
 
 
 @pytest.mark.proof

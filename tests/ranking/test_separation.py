@@ -16,7 +16,12 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 from safesail.concepts import ConceptSet, ContrastPair
 from safesail.ranking._design import SPLITS, PairDesign
 from safesail.ranking._separating import originals, separating_features
-from safesail.ranking._separation import receiver_curve, separate, share_interval
+from safesail.ranking._separation import (
+    mean_share_interval,
+    receiver_curve,
+    separate,
+    share_interval,
+)
 from safesail.ranking._sorted_scores import SortedScores
 
 
@@ -141,6 +146,35 @@ def test_the_interval_of_a_share_grows_where_nothing_varies() -> None:
     assert few_low < low
     assert np.isnan(share_interval(1.0, constant, 3)).all()
     assert np.isnan(share_interval(0.5, np.full(200, np.nan), 40)).all()
+
+
+def test_the_interval_of_a_mean_over_concepts_minds_the_one_with_few_pairs() -> None:
+    generator = np.random.default_rng(0)
+
+    def width(errors: list[float], evidence: list[int]) -> float:
+        resampled = 0.5 + generator.normal(size=(len(errors), 4_000)) * np.array(errors)[:, None]
+        low, high = mean_share_interval([0.5] * len(errors), resampled, evidence)
+        assert low < 0.5 < high
+        return high - low
+
+    alone = width([0.05], [400])
+    assert alone == pytest.approx(2 * 1.96 * 0.05, rel=0.05)
+    # Sixteen like it: a quarter of the width.
+    assert width([0.05] * 16, [400] * 16) == pytest.approx(alone / 4, rel=0.05)
+    # One of five pairs varies so much that its three degrees of freedom decide.
+    few = width([0.01] * 3 + [0.1], [400] * 3 + [5])
+    assert few > 1.5 * width([0.01] * 3 + [0.1 * np.sqrt(5 / 3)], [400] * 4)
+    assert np.isnan(mean_share_interval([0.5, 0.5], np.full((2, 200), 0.5), [40, 3])).all()
+    assert np.isnan(mean_share_interval([], np.zeros((0, 200)), [])).all()
+
+
+def test_resamples_that_miss_a_concept_do_not_narrow_the_mean() -> None:
+    generator = np.random.default_rng(1)
+    whole = 0.5 + generator.normal(size=(2, 4_000)) * 0.05
+    holed = whole.copy()
+    holed[0, generator.random(4_000) < 0.5] = np.nan
+    low, high = mean_share_interval([0.5, 0.5], whole, [40, 40])
+    assert mean_share_interval([0.5, 0.5], holed, [40, 40]) == pytest.approx((low, high), abs=0.003)
 
 
 def test_separating_features_by_counting() -> None:
