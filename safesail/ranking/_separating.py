@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safesail.ranking._design import PairDesign, Role, weigh
-from safesail.ranking._sorted_scores import SortedScores
+from safesail.ranking._sorted_scores import HighestTexts, SortedScores
 
 Floats = NDArray[np.floating]
 Bools = NDArray[np.bool_]
@@ -24,6 +24,8 @@ COPY = 0.9
 """Correlation of activations over the texts from which a feature is a copy of a better one."""
 # A feature below this average precision reaches GOOD in hardly any resample.
 _NEAR = 0.5
+# So many texts for each that carries the concept tell that most features are no detectors of it.
+_PLACES = 2
 # Features whose resamples are computed together: bounds memory, not the result.
 _BLOCK = 16
 # With fewer independent pairs resamples say nothing.
@@ -68,9 +70,11 @@ def separating_features(
         role: what texts and pairs are to the concept.
         design: what all candidates share.
     """
-    swapped = [_count(pooled, scores, *one) for one in _swapped(role, design)]
-    by_chance = float(np.mean(swapped)) if swapped else 0.0
-    near, precision = _near(pooled, scores, role.positive, role.weight)
+    highest = scores.highest(_PLACES * int(role.positive.sum()))
+    swapped = [_reaching(GOOD, scores, highest, *one)[0] for one in _swapped(role, design)]
+    distinct = [len(np.unique(originals(pooled[:, found]))) for found in swapped]
+    by_chance = float(np.mean(distinct)) if distinct else 0.0
+    near, precision = _reaching(_NEAR, scores, highest, role.positive, role.weight)
     if not len(near):
         return SeparatingFeatures(0, by_chance, np.zeros(len(design.draws)), role.evidence)
     original = originals(pooled[:, near])
@@ -113,27 +117,17 @@ def count_interval(count: float, resampled: Floats) -> tuple[float, float]:
     )
 
 
-def _near(
-    pooled: NDArray[np.float32], scores: SortedScores, positive: Bools, weight: Floats
+def _reaching(
+    level: float, scores: SortedScores, highest: HighestTexts, positive: Bools, weight: Floats
 ) -> tuple[Integers, Floats]:
-    """Features with an average precision of at least _NEAR, best first, and that precision."""
-    chance = float(weight[positive].sum() / weight.sum())
-    if chance >= _NEAR:  # no text is a negative: nothing can be told apart
+    """Features with an average precision of at least `level`, best first, and that precision."""
+    if weight[positive].sum() >= level * weight.sum():  # without negatives nothing is told apart
         return np.array([], dtype=np.int64), np.array([])
-    # A feature that is silent on the rest of the positives can not do better than this.
-    reached = (pooled[positive] > 0).mean(0)
-    able = np.flatnonzero(reached + (1 - reached) * chance >= _NEAR)
-    precision = scores.select(able).average_precision(positive * weight, weight)
-    order = np.argsort(-precision, kind="stable")[: int((precision >= _NEAR).sum())]
+    carries = positive * weight
+    able = np.flatnonzero(highest.bound(carries, weight) >= level)
+    precision = scores.select(able).average_precision(carries, weight)
+    order = np.argsort(-precision, kind="stable")[: int((precision >= level).sum())]
     return able[order], precision[order]
-
-
-def _count(
-    pooled: NDArray[np.float32], scores: SortedScores, positive: Bools, weight: Floats
-) -> int:
-    near, precision = _near(pooled, scores, positive, weight)
-    good = near[precision >= GOOD]
-    return len(np.unique(originals(pooled[:, good]))) if len(good) else 0
 
 
 def _swapped(role: Role, design: PairDesign) -> Iterator[tuple[Bools, Floats]]:

@@ -84,26 +84,73 @@ class SortedScores:
         precision = hits[..., self.last] / np.maximum(passed[..., self.last], 1e-12)
         # The silent texts come last, all at one threshold, where everything is retrieved.
         total = hits_of.sum(-1, keepdims=True)
-        rest = total - self._sum_by_feature(gained)
+        rest = total - self._last_of_feature(hits)
         with np.errstate(invalid="ignore", divide="ignore"):
             chance = total / seen_of.sum(-1, keepdims=True)
             result: Floats = (self._sum_by_feature(gained * precision) + rest * chance) / total
         return result
 
+    def highest(self, places: int) -> HighestTexts:
+        """The texts that each feature is most active on."""
+        counts = np.diff(self.starts)
+        kept = np.minimum(counts, places)
+        features = np.repeat(np.arange(len(counts)), kept)
+        firsts = np.cumsum(kept) - kept
+        chosen = np.arange(len(features)) + (self.starts[:-1] - firsts)[features]
+        return HighestTexts(features, self.texts[chosen], counts <= places)
+
     def _sum_so_far(self, values: Floats) -> Floats:
         """Running sums that begin anew with every feature, [..., n]."""
-        sums = _running(values)
-        before = np.repeat(self.starts[:-1], np.diff(self.starts))
-        result: Floats = sums[..., 1:] - sums[..., before]
-        return result
+        sums = np.zeros((*values.shape[:-1], values.shape[-1] + 1))
+        np.cumsum(values, axis=-1, out=sums[..., 1:])
+        if len(self.starts) > 2:
+            before = np.repeat(self.starts[:-1], np.diff(self.starts))
+            sums[..., 1:] -= sums[..., before]
+        return sums[..., 1:]
 
     def _sum_by_feature(self, values: Floats) -> Floats:
-        result: Floats = np.diff(_running(values)[..., self.starts], axis=-1)
+        held = np.diff(self.starts) > 0  # an empty stretch would be given its neighbour's value
+        result = np.zeros((*values.shape[:-1], len(held)))
+        if held.any():
+            result[..., held] = np.add.reduceat(values, self.starts[:-1][held], axis=-1)
+        return result
+
+    def _last_of_feature(self, values: Floats) -> Floats:
+        """Value at the last place of each feature, 0 where it has none, [..., F]."""
+        held = np.diff(self.starts) > 0
+        result = np.zeros((*values.shape[:-1], len(held)))
+        result[..., held] = values[..., self.starts[1:][held] - 1]
         return result
 
 
-def _running(values: Floats) -> Floats:
-    """Sums of the first 0, 1, 2 ... values, [..., n] -> [..., n + 1]."""
-    sums = np.zeros((*values.shape[:-1], values.shape[-1] + 1))
-    np.cumsum(values, axis=-1, out=sums[..., 1:])
-    return sums
+@dataclass(frozen=True)
+class HighestTexts:
+    """The first few texts of each feature: enough to tell that most features are no detectors.
+
+    Attributes:
+        features: feature of each place, [n].
+        texts: text of each place, [n].
+        all: whether these are all texts that the feature fires on, [F].
+    """
+
+    features: Integers
+    texts: Integers
+    all: Bools
+
+    def bound(self, positive: Weights, used: Weights) -> Floats:
+        """No feature's average precision is larger than this, [F].
+
+        Positives among these texts are retrieved at a precision of at most 1; later ones after all
+        negatives that are among them, or, where a feature fires on no others, with all the rest.
+
+        Args:
+            positive: texts that carry the concept, or how often each counts, [T].
+            used: texts that count, or how often, [T]; a positive counts no more than that.
+        """
+        width = len(self.all)
+        total, everything = float(positive.sum()), float(used.sum())
+        seen = np.bincount(self.features, used[self.texts], width)
+        hits = np.bincount(self.features, positive[self.texts], width)
+        after = np.where(self.all, total / everything, total / (total + seen - hits))
+        result: Floats = (hits + (total - hits) * after) / total
+        return result
