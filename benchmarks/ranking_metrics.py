@@ -109,6 +109,7 @@ def metrics(world: World, pairs: Sequence[ContrastPair]) -> dict[str, dict[str, 
     `separating_features` is the default order of `rank-saes`: minus the mean place over concepts.
     """
     design = PairDesign.of(ConceptSet(pairs), 0)
+    design = replace(design, draws=design.draws[:1])  # intervals are not looked at here
     whole = PairDesign.of(ConceptSet(world.pairs), 0).texts
     number = {text: place for place, text in enumerate(whole)}
     rows = [number[text] for text in design.texts]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
@@ -87,3 +87,31 @@ def test_sorting_in_blocks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     blocks = SortedScores.of(scores)
     for name in ("texts", "last", "starts"):
         assert (getattr(whole, name) == getattr(blocks, name)).all()
+
+
+@given(
+    arrays(np.float32, (14, 6), elements=st.sampled_from([0.0, 0.5, 1.0, 2.0])),
+    arrays(np.bool_, 14),
+    arrays(np.float64, 14, elements=st.sampled_from([0.0, 0.5, 1.0, 3.0])),
+    st.integers(1, 14),
+)
+@settings(deadline=None)
+def test_no_feature_is_better_than_its_first_texts_allow(
+    scores: NDArray, positive: NDArray, weight: NDArray, places: int
+) -> None:
+    """Also with ties, silent features, texts that do not count."""
+    assume((weight * positive).sum() > 0)
+    table = SortedScores.of(scores)
+    precision = table.average_precision(positive * weight, weight)
+    bound = table.highest(places).bound(positive * weight, weight)
+    assert (precision <= bound + 1e-12).all()
+
+
+def test_the_bound_tells_a_dense_feature_from_a_detector() -> None:
+    generator = np.random.default_rng(0)
+    scores = generator.random((400, 2))
+    positive = np.arange(400) < 40
+    scores[positive, 0] += 1
+    detector, dense = SortedScores.of(scores).highest(80).bound(positive, np.ones(400))
+    assert detector == 1
+    assert dense < 0.6
