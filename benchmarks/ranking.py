@@ -3,7 +3,7 @@
     python benchmarks/ranking.py [--json] [--folder build/ranking] [--workers 2]
 
 The target, the seeds and the aims are in docs/ranking.md. Worlds are built on the first run (about
-a quarter of an hour each on one core) and kept in the folder.
+a quarter of an hour each on one core) and kept in the folder; the metrics take some 20 minutes.
 """
 
 from __future__ import annotations
