@@ -47,7 +47,7 @@ def demo(
     say(f"""
 On disk, in {folder}/:
   summary.md                         the result to read
-  ranking.png                        separation and I_CDF against L0, per concept
+  ranking.png                        separating features, separation and I_CDF against L0
   rankings.parquet                   one row per SAE and concept
   features/{best}.parquet            statistics of the chosen features
   contexts/{best}/                   where they fire, token by token

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ._options import DebugOption, SaeOption, StudyOption
+from ._options import DebugOption, StudyOption
 from ._output import note
 
 
@@ -36,7 +36,9 @@ def export(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File; by default in exports/.")
     ] = None,
-    sae: SaeOption = None,
+    sae: Annotated[
+        str | None, typer.Option("--sae", help="Only this SAE; by default all that have rows.")
+    ] = None,
     study: StudyOption = Path(),
     debug: DebugOption = False,
 ) -> None:

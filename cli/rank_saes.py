@@ -35,11 +35,14 @@ _LEGEND = {
     "rebuilt, features that never fire",
     "separating features": "distinct features that tell a concept's texts from their twins and "
     "from other concepts' texts with an average precision of 0.75 or more, less those by chance; "
-    "candidates are ordered by their number, concept by concept",
+    "for an SAE the sum over concepts",
+    "mean rank": "mean over concepts of the SAE's place by separating features, equal numbers by "
+    "best separation; the first table is sorted by it",
     "best separation": "average precision of the best feature, picked on one half of the pairs and "
     "judged on the other; chance is that of a random order",
     "I_CDF": "mean share of the pairs that a feature distinguishes (a metric of Safe-SAIL)",
     "best in": "share of resamples of the pairs in which the SAE comes first",
+    "independent": "pairs, those that share a text or a template counted once",
     "as good": "other SAEs within the noise of the best one",
     "called, least f": "features of the best SAE that distinguish more pairs than chance would "
     "(false discovery rate), and the share of independent pairs that one more would have to win",

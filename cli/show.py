@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ._options import DebugOption, JsonOption, SaeOption, StudyOption
+from ._options import DebugOption, JsonOption, StudyOption
 from ._output import interval, number, print_json, printable, say
 
 if TYPE_CHECKING:
@@ -24,7 +24,10 @@ _MIDDLE, _STRONG = 4, 8
 
 def show(
     feature: Annotated[int, typer.Argument(help="Index of the feature.", min=0)],
-    sae: SaeOption = None,
+    sae: Annotated[
+        str | None,
+        typer.Option("--sae", help="Name of the SAE; needed once several have contexts."),
+    ] = None,
     study: StudyOption = Path(),
     json: JsonOption = False,
     debug: DebugOption = False,

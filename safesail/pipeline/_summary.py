@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from safesail.ranking import Ranking
 from safesail.study import Study
 from safesail.tables import EXPLANATIONS, RANKINGS, markdown_text, read_table
 
@@ -46,21 +47,19 @@ def _ranking_section(ranking: list[dict[str, Any]]) -> list[str]:
     lines = [
         "## Candidates",
         "",
-        "Mean rank over concepts, by cross-fitted separation: the average precision of the best "
-        "feature, picked on one half of the contrast pairs and judged on the other.",
+        "By mean rank over concepts: each orders the SAEs by how many distinct features separate "
+        "it, equal numbers by best separation.",
         "",
-        "| SAE | hook point | L0 | FVU | mean rank |",
-        "| --- | --- | ---: | ---: | ---: |",
+        "| SAE | hook point | L0 | FVU | separating features | best separation | mean rank |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
-    seen = {row["sae"]: row for row in ranking}
-    ranked = [row for row in seen.values() if row["mean_rank"] is not None]
+    found = Ranking(ranking, {})
     lines += [
-        f"| {row['sae']} | {row['hook_point']} | {row['l0']:.1f} | {row['fvu']:.3f} "
-        f"| {row['mean_rank']:.1f} |"
-        for row in sorted(ranked, key=lambda row: (row["mean_rank"], row["sae"]))
+        f"| {line.sae} | {line.hook_point} | {line.l0:.1f} | {line.fvu:.3f} | {line.separating} "
+        f"| {line.separation:.2f} | {line.mean_rank:.1f} |"
+        for line in found.candidate_lines()
     ]
-    refused = [row for row in seen.values() if row["health"] != "ok"]
-    return lines + [f"\nNot ranked: {row['sae']}: {row['health']}" for row in refused]
+    return lines + [f"\nNot ranked: {name}: {why}" for name, why in found.refused().items()]
 
 
 def _explanations_section(rows: list[dict[str, Any]]) -> list[str]:
