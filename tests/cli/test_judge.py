@@ -63,6 +63,8 @@ def test_ctrl_c_keeps_what_was_finished(explained: Path, copy: Copy, run: Run) -
             stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
+            # Whatever started the tests may ignore Ctrl-C, and a child inherits that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         while len(asked) < 16 and process.poll() is None:
             time.sleep(0.05)
