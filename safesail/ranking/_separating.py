@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safesail.ranking._design import PairDesign, Role, weigh
+from safesail.ranking._separation import LEAST_CLUSTERS
 from safesail.ranking._sorted_scores import HighestTexts, SortedScores
 
 Floats = NDArray[np.floating]
@@ -28,8 +29,6 @@ _NEAR = 0.5
 _PLACES = 2
 # Features whose resamples are computed together: bounds memory, not the result.
 _BLOCK = 16
-# With fewer independent pairs resamples say nothing.
-_LEAST_CLUSTERS = 4
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class SeparatingFeatures:
     @property
     def interval(self) -> tuple[float, float]:
         """95 % interval of the count; NaN where there are fewer than four clusters."""
-        if self.evidence < _LEAST_CLUSTERS:
+        if self.evidence < 2 * LEAST_CLUSTERS:
             return float("nan"), float("nan")
         return count_interval(self.count, self.resampled)
 
