@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -81,7 +81,9 @@ def pool() -> Pool:
     return Pool(pairs, pooled, scale)
 
 
-def test_intervals_cover_the_value_from_a_very_large_set(pool: Pool) -> None:
+def test_intervals_cover_the_value_from_a_very_large_set(
+    pool: Pool, record_property: Callable[[str, object], None]
+) -> None:
     """Fresh samples of 40 pairs a concept; the value is that of all 1,350."""
     numbers = range(len(pool.pairs))
     # Named apart: in so many pairs of one grammar, chance templates chain them all together.
@@ -117,7 +119,7 @@ def test_intervals_cover_the_value_from_a_very_large_set(pool: Pool) -> None:
         metric: float(np.mean([value for values in found.values() for value in values]))
         for metric, found in covered.items()
     }
-    print(shares)  # shown by `pytest -rP`
+    record_property("covered", shares)  # shown by `pytest --junit-xml`
     assert 0.92 <= shares["i_cdf"] <= 0.98, shares
     assert 0.92 <= shares["separation"] <= 0.98, shares
     assert shares["separating"] >= 0.92, shares
@@ -126,7 +128,9 @@ def test_intervals_cover_the_value_from_a_very_large_set(pool: Pool) -> None:
         assert np.mean(found[worst]) >= 0.85, (metric, worst, np.mean(found[worst]))
 
 
-def test_nothing_is_called_on_a_null_concept_and_planted_differences_are() -> None:
+def test_nothing_is_called_on_a_null_concept_and_planted_differences_are(
+    record_property: Callable[[str, object], None],
+) -> None:
     """Both sides of a pair are drawn from the same texts; then ten features are raised."""
     source = CorpusSource(path=str(builtin_path("lab", "corpus.parquet")))
     sentences = (document.text.split(".")[0] + "." for document in Corpus([source], Path()))
@@ -150,6 +154,7 @@ def test_nothing_is_called_on_a_null_concept_and_planted_differences_are() -> No
         (score,) = score_candidate(raised, scale, design, SETTINGS)
         called = {int(row["feature"]) for row in score.chosen if row["called"]}
         found += len(called & set(features.tolist()))
-    print(f"{false_runs} of {runs} null runs call a feature; {found / runs / planted:.3f} found")
+    record_property("null runs that call a feature", false_runs)
+    record_property("planted features found", found / runs / planted)
     assert false_runs <= 16
     assert found >= 0.8 * runs * planted
