@@ -5,36 +5,43 @@ from safesail.tables._export import export_table, markdown_text
 from safesail.tables._files import (
     read_configuration,
     read_table,
-    write_bytes,
+    write_parts,
     write_table,
 )
+from safesail.tables._json_schema import json_schemas
 from safesail.tables._records import Context, read_contexts, table_from_rows
 from safesail.tables._schemas import (
     CONTEXTS,
     EXPLANATIONS,
     FEATURES,
     RANKINGS,
+    SCHEMAS,
     TRAINING,
     Column,
     TableSchema,
 )
+from safesail.tables._whole import write_bytes, written_whole
 
 __all__ = [
     "CONTEXTS",
     "EXPLANATIONS",
     "FEATURES",
     "RANKINGS",
+    "SCHEMAS",
     "TRAINING",
     "Column",
     "Context",
     "TableSchema",
     "describe_tables",
     "export_table",
+    "json_schemas",
     "markdown_text",
     "read_configuration",
     "read_contexts",
     "read_table",
     "table_from_rows",
     "write_bytes",
+    "write_parts",
     "write_table",
+    "written_whole",
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from safesail.tables._schemas import CONTEXTS, EXPLANATIONS, FEATURES, RANKINGS, TRAINING
+from safesail.tables._row_groups import LEAST_ROWS
+from safesail.tables._schemas import SCHEMAS, TableSchema
 
 _PLACES = {
     "training": "training.parquet",
@@ -22,17 +23,28 @@ def describe_tables() -> str:
         "two equal. Columns may be added under the same version, never renamed. Each file's "
         "Parquet metadata holds its schema and version (`safesail_schema`) and the settings that "
         "made it (`safesail_configuration`). What was not computed is null; what is undefined is "
-        "NaN.",
+        "NaN. `safesail schema` prints the tables as JSON Schema.",
     ]
-    for schema in (TRAINING, RANKINGS, FEATURES, CONTEXTS, EXPLANATIONS):
+    for schema in SCHEMAS.values():
         lines += [
             "",
             f"## {schema.name}, version {schema.version}",
             "",
-            f"`{_PLACES[schema.name]}`: {schema.meaning}.",
+            f"`{_PLACES[schema.name]}`: {schema.meaning}.{_layout(schema)}",
             "",
             "| column | type | meaning |",
             "| --- | --- | --- |",
             *(f"| `{c.name}` | {c.type} | {c.meaning} |" for c in schema.columns),
         ]
     return "\n".join(lines) + "\n"
+
+
+def _layout(schema: TableSchema) -> str:
+    """How a file is laid out, where that helps whoever reads a part of it."""
+    if schema.grouped_by is None:
+        return ""
+    return (
+        f" A file is sorted by `{schema.grouped_by}`, and its row groups end at the first change "
+        f"of it after {LEAST_ROWS:,} rows: a query for one value reads the file's index and one "
+        "group."
+    )

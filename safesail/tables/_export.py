@@ -14,7 +14,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from safesail.tables._files import write_bytes
+from safesail.tables._whole import write_bytes
 
 ExportFormat = Literal["parquet", "csv", "jsonl", "markdown"]
 

@@ -38,17 +38,15 @@ class Context:
 def read_contexts(folder: Path, features: Iterable[int] | None = None) -> dict[int, list[Context]]:
     """Contexts of an SAE by feature, from `contexts/<sae>/part-*.parquet`.
 
+    Of each shard, only the row groups that can hold one of `features` are read.
+
     Raises:
         StorageError: a shard cannot be read.
     """
     wanted = None if features is None else set(features)
     found: dict[int, list[Context]] = defaultdict(list)
     for shard in sorted(folder.glob("part-*.parquet")):
-        table = read_table(shard, CONTEXTS)
-        if wanted is not None:
-            mask = pa.array([feature in wanted for feature in table["feature"].to_pylist()])
-            table = table.filter(mask)
-        for row in table.to_pylist():
+        for row in read_table(shard, CONTEXTS, wanted).to_pylist():
             found[row["feature"]].append(Context(**row))
     return dict(found)
 
