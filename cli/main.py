@@ -16,6 +16,7 @@ from . import (
     init,
     list_saes,
     rank_saes,
+    schema,
     show,
     train_saes,
 )
@@ -44,6 +45,7 @@ app.command("collect")(collect.collect)
 app.command("explain")(explain.explain)
 app.command("show")(show.show)
 app.command("export")(export.export)
+app.command("schema")(schema.schema)
 
 
 def main() -> None:

@@ -205,3 +205,15 @@ def _serialized(table: pa.Table) -> pa.Buffer:
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
     return sink.getvalue()
+
+
+def test_the_layout_is_what_the_schema_says(tmp_path: Path) -> None:
+    path = tmp_path / "part-00000.parquet"
+    write_parts(path, [contexts([1, 2], 100)], CONTEXTS, {})
+    group = pq.read_metadata(path).row_group(0)
+    chunks = {c.path_in_schema: c for c in map(group.column, range(group.num_columns))}
+    plain = {name for name, chunk in chunks.items() if not chunk.has_dictionary_page}
+    assert plain == {"activations.list.element", "peak"}
+    described = {name for name, chunk in chunks.items() if chunk.is_stats_set}
+    assert described == {"sae", "layer", "feature"}
+    assert {chunk.compression for chunk in chunks.values()} == {"ZSTD"}
