@@ -49,10 +49,10 @@ class ConceptSettings(Section):
 
 
 class CorpusSource(Section):
-    """One source of documents: a local file or a dataset on the Hugging Face hub."""
+    """One source of documents: local files or a dataset on the Hugging Face hub."""
 
     path: str | None = None
-    """Local file: .jsonl, .parquet, .csv or .txt (one document per line)."""
+    """File (.jsonl, .jsonl.gz, .parquet, .csv, .txt), `*` allowed, or folder of save_to_disk."""
 
     hub: str | None = None
     """Name of a dataset on the Hugging Face hub, streamed."""
@@ -61,10 +61,19 @@ class CorpusSource(Section):
     """Configuration of the hub dataset, where it has several."""
 
     split: str = "train"
-    """Split of the hub dataset."""
+    """Split of the hub dataset or of the folder."""
 
     text_column: str = "text"
-    """Column that holds the text."""
+    """Column that holds the text, or with chat_template a list of messages."""
+
+    id_column: str | None = None
+    """Column whose value is the document's id; by default ids are file name and row."""
+
+    chat_template: bool = False
+    """Read each text as a user's message, and messages as such, in the model's chat template."""
+
+    weight: float = Field(default=1.0, gt=0)
+    """Share of the text read, against the weights of the other sources."""
 
     @model_validator(mode="after")
     def _one_place(self) -> CorpusSource:
@@ -77,10 +86,10 @@ class CorpusSettings(Section):
     """The documents that features are observed on."""
 
     sources: list[CorpusSource] = Field(min_length=1)
-    """Sources, read in turn: one document from each, until `max_tokens` are read."""
+    """Sources, mixed by their weights until `max_tokens` are read."""
 
     concept_texts: bool = False
-    """Read the concepts' own texts as a further source, so that their features fire."""
+    """Read the concepts' own texts as a further source of weight 1, so that their features fire."""
 
     max_tokens: int = Field(default=1_000_000, ge=1_000)
     """Tokens collected in all; what the sources hold beyond is not read."""
