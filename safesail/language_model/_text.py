@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,6 +16,12 @@ from torch import Tensor
 # Texts are sorted by length within a buffer of this many batches: with fewer, batches mix lengths
 # and padding grows; with more, the first batch waits for more text.
 _BATCHES_PER_BUFFER = 64
+
+# A group ends rather than hold more padding than this share of its tokens, unless it would be
+# smaller than this part of the most it may hold, and than so many tokens: tiny batches are slow.
+_MOST_PADDING = 0.04
+_TINY_PART = 1 / 16
+_TINY_TOKENS = 1024
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,8 @@ class TokenizedText:
             character of several bytes, the first has it and the others are empty.
         counted: which tokens may be content, one per id; None where all may. A chat template's own
             words may not.
+        key: unsigned 64-bit digest of the document's id and whole text, the same in every piece:
+            it tells documents apart that share an id.
     """
 
     document: str
@@ -35,6 +45,7 @@ class TokenizedText:
     token_ids: list[int]
     token_strings: list[str]
     counted: list[bool] | None = None
+    key: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,13 +86,21 @@ def token_spans(offsets: Sequence[tuple[int, int]], length: int) -> list[tuple[i
     return list(pairwise(ends))
 
 
+def document_key(document: str, text: str) -> int:
+    """Unsigned 64-bit digest of a document's id and whole text."""
+    # The length says where the id ends. Halves of surrogate pairs have a digest too.
+    content = f"{len(document)}:{document}{text}".encode(errors="surrogatepass")
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")
+
+
 def pieces(
     text: str,
     *,
     document: str,
     tokenizer: Any,
     tokens_per_piece: int,
-    part: tuple[int, int] | None = None,
+    parts: Sequence[tuple[int, int]] | None = None,
+    key: int = 0,
 ) -> list[TokenizedText]:
     """Tokenise a text without BOS and cut it; a text without tokens gives no piece.
 
@@ -90,8 +109,9 @@ def pieces(
         document: its id.
         tokenizer: of transformers.
         tokens_per_piece: most tokens of a piece.
-        part: start and end, in characters, of the part whose tokens are counted; all by default.
-            Pieces without such a token are left out.
+        parts: start and end, in characters and ascending, of the parts whose tokens are counted;
+            all by default. Pieces without such a token are left out.
+        key: of the document, carried along.
     """
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     ids = encoded["input_ids"]
@@ -100,14 +120,19 @@ def pieces(
     spans = token_spans(encoded["offset_mapping"], len(text))
     strings = [text[start:end] for start, end in spans]
     counted = None
-    if part is not None:
-        counted = [start < part[1] and end > part[0] for start, end in encoded["offset_mapping"]]
+    if parts is not None:
+        begins, ends = [begin for begin, _ in parts], [end for _, end in parts]
+        counted = [
+            # The first part that ends after the token's start: does it begin before its end?
+            (number := bisect_right(ends, start)) < len(parts) and begins[number] < end
+            for start, end in encoded["offset_mapping"]
+        ]
     found = []
     for start in range(0, len(ids), tokens_per_piece):
         cut = slice(start, start + tokens_per_piece)
         mask = counted and counted[cut]
         if mask is None or any(mask):
-            found.append(TokenizedText(document, start, ids[cut], strings[cut], mask))
+            found.append(TokenizedText(document, start, ids[cut], strings[cut], mask, key))
     return found
 
 
@@ -117,8 +142,10 @@ def bucketed(
     """Group texts of like length; every text appears once, in the same order in every run.
 
     A group padded to its longest text holds at most `tokens_per_batch` tokens, unless a single
-    text is longer. Groups of one buffer are shuffled, so that a sample of the first batches is not
-    a sample of the shortest texts.
+    text is longer, and little padding, unless it would be tiny. Groups of one buffer are shuffled,
+    so that a sample of the first batches is not a sample of the shortest texts.
+
+    The groups depend on these texts and their order alone.
     """
     buffer: list[TokenizedText] = []
     tokens = 0
@@ -136,12 +163,19 @@ def _groups(
 ) -> list[list[TokenizedText]]:
     groups: list[list[TokenizedText]] = []
     group: list[TokenizedText] = []
+    tokens = 0
+    tiny = min(_TINY_PART * tokens_per_batch, _TINY_TOKENS)
     for text in sorted(buffer, key=lambda text: len(text.token_ids)):
         # Sorted: the newcomer is the longest of its group.
-        if group and (len(group) + 1) * (len(text.token_ids) + first) > tokens_per_batch:
+        size = len(text.token_ids) + first
+        padded = (len(group) + 1) * size
+        loose = padded > (1 + _MOST_PADDING) * (tokens + size)
+        full = padded > tokens_per_batch or (loose and tokens >= tiny)
+        if group and full:
             groups.append(group)
-            group = []
+            group, tokens = [], 0
         group.append(text)
+        tokens += size
     if group:
         groups.append(group)
     random.Random(0).shuffle(groups)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import random
+import time
+from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Any
 
 import models
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from safesail.builtin import builtin_path
 from safesail.errors import ModelError
 from safesail.language_model import LanguageModel, TokenizedText
-from safesail.language_model._text import bucketed, pieces, token_spans
+from safesail.language_model._text import bucketed, document_key, pieces, token_spans
 
 TEXT = "the cat sat 🙂 on the  mat; naïve café 猫猫 привет\n\nand  \t a Zebra  "
 
@@ -91,7 +97,8 @@ def test_spans_give_gaps_to_the_token_after_and_the_end_to_the_last() -> None:
 
 def test_ordinary_words_are_read_with_their_space(llama: LanguageModel) -> None:
     (piece,) = llama.tokenize("the cat sat", document="d", prepend_bos=True)
-    assert piece == TokenizedText("d", 0, piece.token_ids, ["the", " cat", " sat"])
+    key = document_key("d", "the cat sat")
+    assert piece == TokenizedText("d", 0, piece.token_ids, ["the", " cat", " sat"], None, key)
     assert llama.tokenizer.decode(piece.token_ids) == "the cat sat"
 
 
@@ -118,6 +125,44 @@ def test_an_empty_text_gives_no_piece(llama: LanguageModel) -> None:
     assert llama.tokenize("", document="d", prepend_bos=True) == []
 
 
+def test_every_piece_carries_the_key_of_id_and_whole_text(llama: LanguageModel) -> None:
+    def keys(text: str, document: str) -> set[int]:
+        found = llama.tokenize(text, document=document, prepend_bos=True, context_size=8)
+        assert len(found) > 1
+        return {piece.key for piece in found}
+
+    (key,) = keys("the cat sat on the mat " * 5, "d")
+    (end,) = keys("the cat sat on the mat " * 5 + "dog", "d")
+    (name,) = keys("the cat sat on the mat " * 5, "e")
+    assert len({key, end, name}) == 3
+    assert 0 <= key < 2**64
+
+
+def test_the_key_is_stable_and_knows_where_the_id_ends() -> None:
+    assert document_key("d", "the cat sat") == 15437305558001649996
+    assert document_key("a", "bc") != document_key("ab", "c")
+    assert document_key("a\ud800", "\udfff") != document_key("a", "\udfff")
+
+
+def test_a_document_of_one_token(llama: LanguageModel) -> None:
+    (piece,) = llama.tokenize("a", document="d", prepend_bos=True)
+    assert len(piece.token_ids) == 1
+    (batch,) = llama.batches([piece], prepend_bos=True)
+    assert batch.content_mask.tolist() == [[False, True]]
+
+
+def test_a_document_of_a_million_tokens(llama: LanguageModel) -> None:
+    """All in pieces, in seconds."""
+    text = "the cat sat " * 400_000
+    begun = time.perf_counter()
+    found = llama.tokenize(text, document="d", prepend_bos=True)
+    groups = list(bucketed(found, first=1, tokens_per_batch=4096))
+    seconds = time.perf_counter() - begun
+    assert sum(len(piece.token_ids) for group in groups for piece in group) > 1_000_000
+    assert {piece.key for piece in found} == {document_key("d", text)}
+    assert seconds < 60  # some 5 on two cores
+
+
 def text_of(number: int, length: int) -> TokenizedText:
     return TokenizedText(f"d{number}", 0, [5] * length, ["x"] * length)
 
@@ -142,15 +187,78 @@ def test_every_text_is_in_one_batch_within_the_budget(
     assert again == groups
 
 
-def test_padding_stays_below_five_percent_on_lengths_like_a_corpus() -> None:
+def padding(groups: list[list[TokenizedText]]) -> float:
+    """Padding tokens per real token, BOS counted."""
+    real = sum(1 + len(text.token_ids) for group in groups for text in group)
+    padded = sum(len(group) * (1 + max(len(t.token_ids) for t in group)) for group in groups)
+    return padded / real - 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(lengths=st.lists(st.integers(1, 2000), min_size=1, max_size=300))
+def test_only_tiny_groups_hold_much_padding(lengths: list[int]) -> None:
+    texts = [text_of(number, length) for number, length in enumerate(lengths)]
+    for group in bucketed(texts, first=1, tokens_per_batch=4096):
+        without_last = sorted(len(text.token_ids) + 1 for text in group)[:-1]
+        assert padding([group]) <= 0.04 or sum(without_last) < 4096 / 16
+
+
+def test_groups_depend_on_the_list_alone() -> None:
+    lists = [[text_of(n, 1 + n * seed % 90) for n in range(300)] for seed in (7, 11)]
+    apart = [list(bucketed(texts, first=1, tokens_per_batch=512)) for texts in lists]
+    again = [list(bucketed(texts, first=1, tokens_per_batch=512)) for texts in reversed(lists)]
+    assert apart == again[::-1]
+
+
+@pytest.mark.parametrize("texts_of_chunk", [250, 1000, 6000])
+def test_padding_stays_below_five_percent_on_lengths_with_a_long_tail(texts_of_chunk: int) -> None:
     generator = torch.Generator().manual_seed(0)
     lengths = torch.empty(6000).log_normal_(4.5, 0.8, generator=generator).clamp(1, 1023).int()
     texts = [text_of(number, length) for number, length in enumerate(lengths.tolist())]
-    padded = sum(
-        len(group) * (1 + max(len(text.token_ids) for text in group))
-        for group in bucketed(texts, first=1, tokens_per_batch=4096)
-    )
-    assert padded / (int(lengths.sum()) + len(texts)) < 1.05
+    groups = [
+        group
+        for start in range(0, len(texts), texts_of_chunk)
+        for group in bucketed(texts[start : start + texts_of_chunk], first=1, tokens_per_batch=4096)
+    ]
+    assert padding(groups) < 0.05
+
+
+def assert_little_padding(model: LanguageModel, texts: list[str]) -> None:
+    """In chunks of 100,000 tokens: under 5 %, and not bought with very many batches."""
+    found = [
+        piece
+        for number, text in enumerate(texts)
+        for piece in model.tokenize(text, document=str(number), prepend_bos=True)
+    ]
+    ends = list(accumulate(len(piece.token_ids) + 1 for piece in found))
+    chunks = [
+        [piece for _, piece in group]
+        for _, group in groupby(zip(ends, found, strict=True), lambda pair: pair[0] // 100_000)
+    ]
+    for size, least_fill in ((4096, 1 / 3), (16_384, 1 / 9)):
+        groups = [g for chunk in chunks for g in bucketed(chunk, first=1, tokens_per_batch=size)]
+        assert padding(groups) < 0.05
+        assert len(groups) * size * least_fill < ends[-1]
+
+
+@pytest.fixture(scope="module")
+def lab_model() -> LanguageModel:
+    return LanguageModel.load(str(builtin_path("lab", "model")), device="cpu")
+
+
+def test_padding_on_the_labs_corpus(lab_model: LanguageModel) -> None:
+    table = pq.read_table(builtin_path("lab", "corpus.parquet"))
+    assert_little_padding(lab_model, table["text"].to_pylist())
+
+
+def test_padding_on_public_texts(lab_model: LanguageModel, public_data: Path) -> None:
+    texts = []
+    for path in sorted(public_data.glob("*/data.jsonl")):
+        rows = (json.loads(line) for line in path.open(encoding="utf-8"))
+        texts += [row["text"] for row in rows if "text" in row]
+    assert len(texts) > 10_000
+    random.Random(0).shuffle(texts)
+    assert_little_padding(lab_model, texts)
 
 
 def test_the_first_batches_are_not_the_shortest_texts() -> None:
