@@ -140,6 +140,8 @@ CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' "
     "+ message['content'] + '<|im_end|>\n' }}{% endfor %}"
 )
+BARE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+BARE_TRIMMED = BARE.replace(" }}", " | trim }}")
 CONVERSATIONS = {
     "words of the template": [
         ("user", "user"),
@@ -257,7 +259,7 @@ def test_a_template_that_fails_is_one_line(chatty: LanguageModel) -> None:
 )
 @given(
     contents=st.lists(st.text("a \n\t[]/INST<>\x85", max_size=6), min_size=1, max_size=5),
-    template=st.sampled_from([GEMMA3, LLAMA2, MISTRAL, CHATML, TEMPLATE]),
+    template=st.sampled_from([GEMMA3, LLAMA2, MISTRAL, CHATML, TEMPLATE, BARE, BARE_TRIMMED]),
 )
 def test_any_contents_are_found(chatty: LanguageModel, contents: list[str], template: str) -> None:
     chatty.tokenizer.chat_template = template
