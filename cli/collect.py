@@ -2,33 +2,54 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from ._downloads import approval
 from ._options import (
     ConceptOption,
     DebugOption,
     JsonOption,
-    LayerOption,
     LimitOption,
     OverwriteOption,
-    SaeOption,
     StudyOption,
     YesOption,
 )
 from ._output import note, number, print_json, print_table, progress, say
 from ._selection import selection
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from safesail.pipeline import Collection, Selection
+
 _SHOWN = 20
+
+SaesOption = Annotated[
+    list[str] | None,
+    typer.Option("--sae", help="Name of an SAE, may be repeated; by default the best ranked."),
+]
+BestOfLayersOption = Annotated[
+    list[int] | None,
+    typer.Option("--layer", help="The best SAE of this layer; may be repeated.", min=0),
+]
+ShardOption = Annotated[
+    str | None,
+    typer.Option("--shard", help="Do part i of n only, as i/n; `safesail merge` joins them."),
+]
 
 
 def collect(
     study: StudyOption = Path(),
-    sae: SaeOption = None,
-    layer: LayerOption = None,
+    sae: SaesOption = None,
+    layer: BestOfLayersOption = None,
     concept: ConceptOption = None,
     limit: LimitOption = None,
+    shard: ShardOption = None,
     yes: YesOption = False,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
@@ -36,21 +57,45 @@ def collect(
 ) -> None:
     """Collect statistics and contexts of the chosen features (ranks first if needed).
 
+    Several SAEs share one pass of the model. A run that was stopped goes on where it was.
+
     \b
     Examples:
       safesail collect --layer 12
+      safesail collect --layer 6 --layer 12 --layer 18
       safesail collect --concept fraud --limit 50
+      safesail collect --shard 3/8
     """
     from safesail.pipeline import collect as run
+    from safesail.pipeline import collect_shard
     from safesail.study import Study
 
-    chosen = selection(sae=sae, layer=layer, concepts=concept, limit=limit)
-    found = run(
-        Study.open(study), chosen, overwrite=overwrite, progress=progress, approve=approval(yes)
-    )
-    if json:
-        print_json({"sae": found.sae, "layer": found.layer, "features": found.rows})
+    wanted = _selections(sae or [], layer or [], concept, limit)
+    opened = Study.open(study)
+    if shard is not None:
+        part = _shard(shard)
+        files = collect_shard(
+            opened, wanted, part, progress=progress, approve=approval(yes), tell=note
+        )
+        say("\n".join(map(str, files)) or "nothing to do: all these features have contexts")
+        note(f"when all {part[1]} are done: safesail merge --study {study}")
         return
+    found = run(
+        opened, wanted, overwrite=overwrite, progress=progress, approve=approval(yes), tell=note
+    )
+    print_collections(found, json=json)
+
+
+def print_collections(found: Sequence[Collection], *, json: bool) -> None:
+    """Show what was collected, SAE by SAE."""
+    if json:
+        print_json([{"sae": c.sae, "layer": c.layer, "features": c.rows} for c in found])
+        return
+    for collection in found:
+        _print(collection)
+
+
+def _print(found: Collection) -> None:
     by_feature = {row["feature"]: row for row in reversed(found.rows)}
     statuses = Counter(row["status"] for row in by_feature.values())
     counted = ", ".join(f"{count} {status}" for status, count in statuses.most_common())
@@ -73,3 +118,22 @@ def collect(
     if len(found.features) > _SHOWN:
         say(f"... and {len(found.features) - _SHOWN} more")
     note(f"contexts: {found.folder}")
+
+
+def _selections(
+    saes: Sequence[str | None],
+    layers: Sequence[int | None],
+    concepts: Sequence[str] | None,
+    limit: int | None,
+) -> list[Selection]:
+    if saes and len(layers) > 1:
+        raise typer.BadParameter("give --sae or several --layer, not both")
+    chosen = [(sae, layer) for sae in saes or [None] for layer in layers or [None]]
+    return [selection(sae=s, layer=at, concepts=concepts, limit=limit) for s, at in chosen]
+
+
+def _shard(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise typer.BadParameter(f"{text!r} is not i/n with 1 <= i <= n, such as 3/8")
+    return int(match[1]), int(match[2])

@@ -15,6 +15,7 @@ from . import (
     export,
     init,
     list_saes,
+    merge,
     rank_saes,
     schema,
     show,
@@ -42,6 +43,7 @@ app.command("convert-sae")(convert_sae.convert_sae)
 app.command("train-saes")(train_saes.train_saes)
 app.command("rank-saes")(rank_saes.rank_saes)
 app.command("collect")(collect.collect)
+app.command("merge")(merge.merge)
 app.command("explain")(explain.explain)
 app.command("show")(show.show)
 app.command("export")(export.export)

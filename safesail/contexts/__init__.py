@@ -1,6 +1,21 @@
 """Collect where chosen features fire: statistics and contexts over a corpus."""
 
-from safesail.contexts._collect import Contexts, collect_contexts
+from safesail.contexts._collect import Contexts, Engine, Local, collect_contexts
+from safesail.contexts._pass import Pass, Target
+from safesail.contexts._sketch import SketchSettings
 from safesail.contexts._windows import WINDOW_TOKENS, split_of
+from safesail.contexts._work import Checkpoints, Work
 
-__all__ = ["WINDOW_TOKENS", "Contexts", "collect_contexts", "split_of"]
+__all__ = [
+    "WINDOW_TOKENS",
+    "Checkpoints",
+    "Contexts",
+    "Engine",
+    "Local",
+    "Pass",
+    "SketchSettings",
+    "Target",
+    "Work",
+    "collect_contexts",
+    "split_of",
+]

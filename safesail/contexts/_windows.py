@@ -1,79 +1,92 @@
-"""Cut documents into windows and draw among them by hash, the same in every run."""
+"""Cut texts into windows, each with a key and a split that are the same in every run."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from safesail.language_model import TokenizedText
+from safesail.contexts._hashing import digest, mix
+from safesail.language_model import TokenBatch, TokenizedText
 
 WINDOW_TOKENS = 32
 SPLITS = ("explain", "score")
 
-_MASK = np.uint64(0xFFFFFFFFFFFFFFFF)
-
 
 @dataclass(frozen=True)
 class Windows:
-    """All windows of a tokenised corpus; tokens are numbered through all texts.
+    """The windows that tile some texts, in the order of texts and of places.
 
     Attributes:
         text: index of the text each window lies in, [W].
-        begin: number of its first token, [W].
-        end: number after its last token, [W].
-        of_token: window of each token, [tokens].
+        first: place of its first token in that text, [W].
+        length: its tokens, at most 32, [W].
         key: hash of document and place, [W].
         split: 0 for `explain`, 1 for `score`, [W].
     """
 
     text: NDArray[np.int64]
-    begin: NDArray[np.int64]
-    end: NDArray[np.int64]
-    of_token: NDArray[np.int64]
-    key: NDArray[np.uint64]
+    first: NDArray[np.int64]
+    length: NDArray[np.int64]
+    key: NDArray[np.int64]
     split: NDArray[np.int64]
 
     @classmethod
     def of(cls, texts: Sequence[TokenizedText]) -> Windows:
         """Tile every text with windows of at most 32 tokens, of lengths as equal as can be."""
-        text, begin, end, keys, splits = [], [], [], [], []
-        place = 0
-        for number, piece in enumerate(texts):
-            tokens = len(piece.token_ids)
-            if not tokens:
-                continue
-            edges = np.linspace(0, tokens, -(-tokens // WINDOW_TOKENS) + 1).round().astype(int)
-            split = SPLITS.index(split_of(piece.document))
-            for first, last in pairwise(edges.tolist()):
-                text.append(number)
-                begin.append(place + first)
-                end.append(place + last)
-                keys.append(_hash(f"{piece.document}\0{piece.start + first}"))
-                splits.append(split)
-            place += tokens
-        lengths = np.array(end) - np.array(begin)
-        return cls(
-            np.array(text),
-            np.array(begin),
-            np.array(end),
-            np.repeat(np.arange(len(text)), lengths),
-            np.array(keys, dtype=np.uint64),
-            np.array(splits),
-        )
+        tokens = np.array([len(text.token_ids) for text in texts], dtype=np.int64)
+        counts = -(-tokens // WINDOW_TOKENS)
+        owner = np.repeat(np.arange(len(texts)), counts)
+        number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        first = number * tokens[owner] // counts[owner]
+        end = (number + 1) * tokens[owner] // counts[owner]
+        # Numbers of 64 bits without sign, held as such with one.
+        keys = np.array([text.key for text in texts], dtype=np.uint64).view(np.int64)
+        starts = np.array([text.start for text in texts], dtype=np.int64)
+        place = mix(torch.from_numpy(starts[owner] + first))
+        key = mix(torch.from_numpy(keys[owner]) ^ place).numpy()
+        split = np.array([SPLITS.index(split_of(text.document)) for text in texts], dtype=np.int64)
+        return cls(owner, first, end - first, key, split[owner])
 
-    def priorities(self, feature: int, seed: int) -> NDArray[np.uint64]:
-        """A uniform random number for each window, fixed by window, feature and seed, [W].
+    def __len__(self) -> int:
+        return len(self.text)
 
-        Taking the smallest of any set of windows draws from it uniformly without replacement,
-        whatever the order in which they were seen.
+
+@dataclass(frozen=True)
+class ContentTokens:
+    """Where the content tokens of a batch lie in its windows, in the order of windows.
+
+    Attributes:
+        window: number of the window, ascending, int64 [T].
+        place: place in the window, int64 [T].
+        count: content tokens of each window, int64 [W].
+    """
+
+    window: Tensor
+    place: Tensor
+    count: Tensor
+
+    @classmethod
+    def of(cls, batch: TokenBatch, windows: Windows, content: Tensor) -> ContentTokens:
+        """Look up the content tokens of a batch.
+
+        Args:
+            batch: its texts are those of `windows`.
+            windows: all windows of the batch.
+            content: bool [batch, position], on the batch's device.
         """
-        salt = np.uint64(_hash(f"{feature}\0{seed}"))
-        return _mix(self.key ^ salt)
+        is_text = batch.attention_mask.clone()
+        is_text[:, : batch.first] = False
+        number = np.repeat(np.arange(len(windows)), windows.length)
+        begin = np.repeat(np.cumsum(windows.length) - windows.length, windows.length)
+        counted = content[is_text]
+        window = torch.from_numpy(number).to(content.device)[counted]
+        place = torch.from_numpy(np.arange(len(number)) - begin).to(content.device)[counted]
+        return cls(window, place, torch.bincount(window, minlength=len(windows)))
 
 
 def split_of(document: str) -> str:
@@ -82,17 +95,4 @@ def split_of(document: str) -> str:
     What follows `~` in an id tells documents of one family apart, which share a split.
     """
     family = document.partition("~")[0] if document.startswith("concept-pair:") else document
-    return SPLITS[_hash(f"split\0{family}") % 2]
-
-
-def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
-
-
-def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The output function of the SplitMix64 generator (Steele, Lea, Flood 2014)."""
-    with np.errstate(over="ignore"):
-        values = (values + np.uint64(0x9E3779B97F4A7C15)) & _MASK
-        values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return values ^ (values >> np.uint64(31))
+    return SPLITS[digest(f"split\0{family}") % 2]

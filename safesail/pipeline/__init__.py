@@ -10,6 +10,7 @@ from safesail.pipeline._explain import Explanations, explain
 from safesail.pipeline._rank import rank
 from safesail.pipeline._results import FeatureResults, load_feature, load_results
 from safesail.pipeline._selection import Selection
+from safesail.pipeline._shards import collect_shard, merge_shards
 from safesail.pipeline._start import StartedStudy, start_study
 from safesail.pipeline._summary import summarize
 from safesail.pipeline._sweep import Sweep
@@ -27,9 +28,11 @@ __all__ = [
     "TrainingProgress",
     "check_setup",
     "collect",
+    "collect_shard",
     "explain",
     "load_feature",
     "load_results",
+    "merge_shards",
     "rank",
     "start_study",
     "summarize",

@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safesail.errors import CandidateError
+from safesail.errors import CandidateError, StudyConflictError
+from safesail.pipeline._finish import (
+    UNCOLLECTED,
+    delete,
+    feature_rows,
+    finish,
+    finish_left_over,
+    write_features,
+)
+from safesail.pipeline._plan import Plan, PlannedSae
 from safesail.pipeline._rank import rank_in
 from safesail.pipeline._selection import Selection, select_features
-from safesail.pipeline._workspace import Approve, Progress, Workspace, no_progress
-from safesail.study import Study
-from safesail.tables import (
-    CONTEXTS,
-    FEATURES,
-    Context,
-    read_configuration,
-    read_contexts,
-    read_table,
-    table_from_rows,
-    write_table,
+from safesail.pipeline._workspace import (
+    Approve,
+    Progress,
+    Tell,
+    Workspace,
+    no_progress,
+    rows_of,
+    tell_nothing,
 )
+from safesail.study import Study
+from safesail.tables import CONTEXTS, RANKINGS, Context, read_contexts, table_from_rows
 
 if TYPE_CHECKING:
     import pandas as pd
 
-
-# A feature with this status has no contexts yet.
-_UNCOLLECTED = "chosen"
+    from safesail.contexts import Engine
 
 
 @dataclass(frozen=True)
@@ -60,34 +67,74 @@ class Collection:
 
 def collect(
     study: Study,
-    selection: Selection | None = None,
+    selections: Selection | Sequence[Selection] = (),
     *,
+    engine: Engine | None = None,
     overwrite: bool = False,
     progress: Progress = no_progress,
     approve: Approve | None = None,
-) -> Collection:
-    """Collect statistics and contexts of the chosen features of one SAE, ranking first if needed.
+    tell: Tell = tell_nothing,
+) -> list[Collection]:
+    """Collect statistics and contexts of chosen features, ranking first if needed.
 
-    Writes a new shard in `contexts/<sae>/` for the features that lack one, and their statistics
-    into `features/<sae>.parquet`.
+    SAEs that read texts alike share one pass of the model. Writes a new shard in `contexts/<sae>/`
+    for the features that lack one, and their statistics into `features/<sae>.parquet`; while it
+    runs, checkpoints into `collection/`, from which it goes on when it is run again.
 
     Args:
         study: the study.
-        selection: which SAE (by default the best ranked), concepts, how many features.
+        selections: which SAE (by default the best ranked), concepts, how many features; several
+            collect from several SAEs.
+        engine: where the work is done; in this process by default.
         overwrite: discard results that other settings made, instead of refusing to go on.
         progress: wraps an iterable with a label.
         approve: is told what must be downloaded of published SAEs, and says whether it may be;
             None downloads it unasked.
+        tell: is given lines for people.
+
+    Returns:
+        One for each selection.
 
     Raises:
         SafesailError: see `safesail.errors`.
     """
-    workspace = Workspace(study, overwrite, progress, approve)
-    return collect_in(workspace, selection or Selection())
+    if isinstance(selections, Selection):
+        selections = [selections]
+    workspace = Workspace(study, overwrite, progress, approve, tell)
+    return collect_in(workspace, selections or [Selection()], engine)
 
 
-def collect_in(workspace: Workspace, selection: Selection) -> Collection:
+def collect_in(
+    workspace: Workspace, selections: Sequence[Selection], engine: Engine | None = None
+) -> list[Collection]:
     """The stage, for stages that come after it in the same command."""
+    wanted = [choose(workspace, selection) for selection in selections]
+    for plan in plans_for(workspace, wanted):
+        _carry_out(workspace, plan, engine)
+    return [collection_of(workspace, name, features) for name, features in wanted]
+
+
+def _carry_out(workspace: Workspace, plan: Plan, engine: Engine | None) -> None:
+    from safesail.contexts import Local, collect_contexts
+
+    settings = workspace.settings.collection
+    folder = plan.write(workspace)
+    passing = plan.passing(workspace)
+    work = collect_contexts(
+        passing,
+        workspace.corpus,
+        settings,
+        max_tokens=workspace.settings.corpus.max_tokens,
+        engine=engine or Local(settings.checkpoint_seconds, workspace.progress),
+        plan=plan.digest,
+        folder=folder,
+        tell=workspace.tell,
+    )
+    finish(workspace, plan, work)
+
+
+def choose(workspace: Workspace, selection: Selection) -> tuple[str, list[int]]:
+    """The SAE of a selection, and its features, best first."""
     ranking = rank_in(workspace, selection)
     name = selection.sae or ranking.best(selection.layer, by=selection.concepts)
     rows = ranking.features.get(name)
@@ -97,87 +144,64 @@ def collect_in(workspace: Workspace, selection: Selection) -> Collection:
         )
     if selection.layer not in (None, rows[0]["layer"]):
         raise CandidateError(f"SAE {name!r} is at layer {rows[0]['layer']}, not {selection.layer}")
-    settings = workspace.contexts_settings(name)
-    folder = workspace.study.contexts(name)
-    shards = sorted(folder.glob("part-*.parquet"))
-    if not shards or not workspace.still_valid(shards[0], settings):
-        rows = _forget(workspace, name, rows)
-        _delete(shards)
-        shards = []
     features = select_features(rows, workspace.concepts.select(selection.concepts), selection.limit)
     if not features:
         raise CandidateError(
             f"no feature of {name} was chosen for {', '.join(selection.concepts)}: none is called "
             "at the false discovery rate; give more pairs or raise ranking.false_discovery_rate"
         )
-    by_feature = {row["feature"]: row for row in rows}
-    missing = {
-        feature: by_feature[feature]["q999"]
-        for feature in features
-        if by_feature[feature]["status"] == _UNCOLLECTED
-    }
-    if missing:
-        _collect_missing(workspace, name, rows, missing, shards, settings)
+    return name, features
+
+
+def plans_for(workspace: Workspace, wanted: Sequence[tuple[str, list[int]]]) -> list[Plan]:
+    """What is to be collected of what lacks contexts: one plan for SAEs that read alike."""
+    from safesail.reading import Reading
+
+    finish_left_over(workspace)
+    features: dict[str, set[int]] = {}
+    for name, chosen in wanted:
+        features.setdefault(name, set()).update(chosen)
+    by_reading: dict[Reading, dict[str, PlannedSae]] = {}
+    for name, asked in features.items():
+        settings = workspace.contexts_settings(name)
+        missing = asked & _uncollected(workspace, name, settings)
+        if missing:
+            reading = Reading.of(workspace.load_sae(name), workspace.model)
+            threshold = _sink_threshold(workspace, name)
+            planned = PlannedSae(sorted(missing), threshold, settings)
+            by_reading.setdefault(reading, {})[name] = planned
+    chunk_characters = workspace.settings.collection.chunk_characters
+    return [Plan(saes, chunk_characters) for saes in by_reading.values()]
+
+
+def _uncollected(workspace: Workspace, name: str, settings: dict[str, Any]) -> set[int]:
+    """Features of an SAE that have no contexts yet; forgets those of other settings."""
+    rows = feature_rows(workspace, name)
+    shards = sorted(workspace.study.contexts(name).glob("part-*.parquet"))
+    if not shards or not workspace.still_valid(shards[0], settings):
+        # Recorded before the shards go: a crash in between is harmless.
+        if any(row["status"] != UNCOLLECTED for row in rows):
+            rows = [{**row, "status": UNCOLLECTED} for row in rows]
+            write_features(workspace, name, rows)
+        delete(shards)
+    return {row["feature"] for row in rows if row["status"] == UNCOLLECTED}
+
+
+def _sink_threshold(workspace: Workspace, name: str) -> float:
+    """As in the ranking, so that the same tokens are content."""
+    rows = rows_of(workspace.study.rankings, RANKINGS)
+    threshold = next((row["sink_threshold"] for row in rows if row["sae"] == name), None)
+    if threshold is None:
+        raise StudyConflictError(
+            f"{workspace.study.rankings} does not say which tokens are attention sinks for {name}: "
+            "it was made by an earlier safesail; run `safesail rank-saes --overwrite`"
+        )
+    return float(threshold)
+
+
+def collection_of(workspace: Workspace, name: str, features: list[int]) -> Collection:
+    """What the study's tables hold of some features of an SAE."""
+    rows = feature_rows(workspace, name)
     selected = set(features)
     rows = [row for row in rows if row["feature"] in selected]
-    return Collection(name, rows[0]["layer"], features, rows, folder)
-
-
-def _collect_missing(
-    workspace: Workspace,
-    name: str,
-    rows: list[dict[str, Any]],
-    missing: dict[int, float],
-    shards: list[Path],
-    settings: dict[str, Any],
-) -> None:
-    """Collect features that have no contexts yet; updates `rows` with their statistics."""
-    from safesail.contexts import collect_contexts
-    from safesail.ranking import tokenize_corpus
-
-    sae = workspace.load_sae(name)
-    texts = tokenize_corpus(
-        workspace.model, workspace.corpus, workspace.settings.corpus.max_tokens, sae
-    )
-    found = collect_contexts(
-        workspace.model,
-        sae,
-        missing,
-        texts,
-        workspace.sample_of(texts),
-        workspace.settings.collection,
-        progress=workspace.progress,
-    )
-    # A shard with features that the features table does not record was left by a crash between
-    # the two writes; its features are among the missing and stand in the new shard.
-    orphans = [path for path in shards if missing.keys() & _features_of(path)]
-    _delete(orphans)
-    numbers = [int(path.stem.removeprefix("part-")) for path in shards if path not in orphans]
-    shard = workspace.study.contexts(name) / f"part-{max(numbers, default=-1) + 1:05d}.parquet"
-    write_table(shard, found.table, CONTEXTS, settings)
-    for row in rows:
-        row.update(found.statistics.get(row["feature"], {}))
-    _write_features(workspace, name, rows)
-
-
-def _forget(workspace: Workspace, name: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Record that no feature has contexts, before the shards go: a crash in between is harmless."""
-    if all(row["status"] == _UNCOLLECTED for row in rows):
-        return rows
-    rows = [{**row, "status": _UNCOLLECTED} for row in rows]
-    _write_features(workspace, name, rows)
-    return rows
-
-
-def _write_features(workspace: Workspace, name: str, rows: list[dict[str, Any]]) -> None:
-    path = workspace.study.features(name)
-    write_table(path, table_from_rows(rows, FEATURES), FEATURES, read_configuration(path) or {})
-
-
-def _features_of(shard: Path) -> set[int]:
-    return set(read_table(shard, CONTEXTS)["feature"].to_pylist())
-
-
-def _delete(paths: list[Path]) -> None:
-    for path in paths:
-        path.unlink()
+    return Collection(name, rows[0]["layer"], features, rows, workspace.study.contexts(name))

@@ -80,7 +80,7 @@ def explain(
     workspace = Workspace(study, overwrite, progress, approve)
     # Before hours of collecting: without a key nothing could be asked afterwards.
     judge = None if dry_run else _judge(workspace)
-    collection = collect_in(workspace, selection or Selection())
+    (collection,) = collect_in(workspace, [selection or Selection()])
     path = study.explanations(collection.sae)
     settings = workspace.explanations_settings(collection.sae)
     known = workspace.rows_to_keep(path, EXPLANATIONS, settings)

@@ -41,6 +41,7 @@ class SiteTokens:
         targets: float32 [n, d_out], what it is to rebuild; `inputs` itself where that is the same.
         texts: number of each text, [t]; zeros for the sample.
         lengths: content tokens of each text, in order, [t]; their sum is n.
+        sink_threshold: hidden norm above which a token was left out as an attention sink.
     """
 
     part: Part
@@ -48,6 +49,7 @@ class SiteTokens:
     targets: Tensor
     texts: list[int]
     lengths: list[int]
+    sink_threshold: float
 
     @cached_property
     def spread(self) -> Spread:
@@ -81,25 +83,31 @@ def read_sites(
     taken.reverse()
     while taken:  # popped, so that each is freed once it has been used
         batch, found = taken.pop()
-        yield _at_sites("sample", found, sites, [0] * len(batch.texts))
+        yield _at_sites("sample", found, sites, [0] * len(batch.texts), thresholds)
     for batch in waiting:
         found = model.observe(batch, points, thresholds)
-        yield _at_sites("sample", found, sites, [0] * len(batch.texts))
+        yield _at_sites("sample", found, sites, [0] * len(batch.texts), thresholds)
     batches = list(model.batches(pairs, prepend_bos=prepend_bos))
     for batch in progress(batches, "contrast pairs"):
         found = model.observe(batch, points, thresholds)
-        yield _at_sites("pairs", found, sites, [int(text.document) for text in batch.texts])
+        numbers = [int(text.document) for text in batch.texts]
+        yield _at_sites("pairs", found, sites, numbers, thresholds)
 
 
 def _at_sites(
-    part: Part, found: dict[str, Observation], sites: Sequence[Site], texts: list[int]
+    part: Part,
+    found: dict[str, Observation],
+    sites: Sequence[Site],
+    texts: list[int],
+    thresholds: dict[str, float],
 ) -> dict[Site, SiteTokens]:
     at_sites = {}
     for site in sites:
         activations, content = found[site.read]
         inputs = activations[content]
         targets = inputs if site.read == site.rebuilt else found[site.rebuilt].activations[content]
-        at_sites[site] = SiteTokens(part, inputs, targets, texts, content.sum(1).tolist())
+        lengths = content.sum(1).tolist()
+        at_sites[site] = SiteTokens(part, inputs, targets, texts, lengths, thresholds[site.read])
     return at_sites
 
 
@@ -132,7 +140,9 @@ class Spool:
                 "free: set TMPDIR to a larger disk, or rank one layer at a time with --layer"
             )
         self._temporary = tempfile.TemporaryDirectory(prefix="safesail-")
-        self._batches: dict[Site, list[tuple[Part, list[int], list[int]]]] = {s: [] for s in sites}
+        self._batches: dict[Site, list[tuple[Part, list[int], list[int], float]]] = {
+            site: [] for site in sites
+        }
 
     def __enter__(self) -> Spool:
         return self
@@ -152,7 +162,9 @@ class Spool:
             StorageError: the disk does not take it.
         """
         for site, tokens in at_sites.items():
-            self._batches[site].append((tokens.part, tokens.texts, tokens.lengths))
+            self._batches[site].append(
+                (tokens.part, tokens.texts, tokens.lengths, tokens.sink_threshold)
+            )
             written = {site.read: tokens.inputs, site.rebuilt: tokens.targets}
             for point, activations in written.items():
                 try:
@@ -170,12 +182,14 @@ class Spool:
             files = {
                 point: stack.enter_context(self._file(site, point).open("rb")) for point in site
             }
-            for part, texts, lengths in self._batches[site]:
+            for part, texts, lengths, threshold in self._batches[site]:
                 read = {
                     point: self._read(files[point], sum(lengths), size)
                     for point, size in self._sizes[site].items()
                 }
-                yield SiteTokens(part, read[site.read], read[site.rebuilt], texts, lengths)
+                yield SiteTokens(
+                    part, read[site.read], read[site.rebuilt], texts, lengths, threshold
+                )
 
     def _read(self, file: IO[bytes], tokens: int, size: int) -> Tensor:
         values = np.fromfile(file, dtype=np.float32, count=tokens * size)

@@ -26,6 +26,7 @@ class Observation:
         sample: statistics over the corpus sample.
         pairs: statistics over the pairs' texts, each distinct text once.
         cut_texts: texts that were read in pieces, being longer than the model's context.
+        sink_threshold: hidden norm above which tokens were left out as attention sinks.
         wiring: how it does where else it might belong; None where that is not known.
     """
 
@@ -54,6 +55,7 @@ class Observation:
         self.cut_texts = cut_texts
         self._pooled: NDArray[np.float32] = np.zeros((texts, sae.width), dtype=np.float32)
         self._text_tokens = np.zeros(texts, dtype=np.int64)
+        self.sink_threshold = float("nan")
         self.wiring: Wiring | None = None
         self._q999: NDArray[np.float32] | None = None
         self._pooling = pooling
@@ -90,6 +92,7 @@ class Observation:
         chunks = chunks_of(len(tokens.inputs), self.sae.width)
         statistics = self.sample if tokens.part == "sample" else self.pairs
         statistics.add_targets(tokens.spread)
+        self.sink_threshold = tokens.sink_threshold
         if tokens.part == "pairs":
             np.add.at(self._text_tokens, tokens.texts, tokens.lengths)
         begin = 0

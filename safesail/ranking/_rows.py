@@ -44,6 +44,7 @@ def ranking_row(observation: Observation, score: ConceptScore) -> dict[str, Any]
         "fvu": sample.fvu,
         "dead_share": sample.dead_share,
         "tokens": sample.tokens,
+        "sink_threshold": observation.sink_threshold,
         "l0_pairs": pairs.l0,
         "fvu_pairs": pairs.fvu,
         "dead_share_pairs": pairs.dead_share,

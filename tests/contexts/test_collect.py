@@ -1,226 +1,353 @@
-"""Collected contexts and statistics against each document encoded alone."""
+"""Collected contexts against TransformerLens and SAELens, document by document."""
 
 from __future__ import annotations
 
 import random
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import models
 import numpy as np
 import pytest
 import torch
+from contexts.conftest import passing
+from planted_contexts import Planted, brute_force
+from sae_lens import SAE
+from transformer_lens.model_bridge import TransformerBridge
 
-from safesail.contexts import Contexts, collect_contexts
-from safesail.language_model import LanguageModel, TokenizedText
-from safesail.sparse_autoencoder import SparseAutoencoder, find_candidates
+from safesail.contexts import Contexts, SketchSettings, collect_contexts
+from safesail.corpus import Corpus, Document
+from safesail.errors import CandidateError, ModelError
+from safesail.language_model import LanguageModel
+from safesail.sparse_autoencoder import SparseAutoencoder
 from safesail.study import CollectionSettings
 from safesail.tables import CONTEXTS
 
-WORDS = ["the", "cat", "sat", "mat,", "small", "boat", "sailed", "she", "letter", "1234", "[ok] 猫"]
-DOCUMENTS = 60
 TOLERANCE = 1e-4
-Q999 = 1.5
+SETTINGS = CollectionSettings(
+    top=4, per_level=2, silent=6, hard_silent=6, tokens_per_batch=256, chunk_characters=3000
+)
+SITES = ("blocks.0.hook_mlp_out", "blocks.1.hook_resid_post", "blocks.2.hook_resid_pre")
+Make = Callable[..., SparseAutoencoder]
 
 
-@pytest.fixture(scope="module")
-def documents() -> dict[str, str]:
-    generator = random.Random(0)
+def collect(
+    model: LanguageModel,
+    targets: dict[SparseAutoencoder, list[int]],
+    corpus: Corpus,
+    settings: CollectionSettings = SETTINGS,
+    **given: Any,
+) -> dict[str, Contexts]:
+    run = passing(model, targets, settings)
+    work = collect_contexts(run, corpus, settings, **{"max_tokens": 10**9, **given})
     return {
-        f"d{n}": " ".join(generator.choices(WORDS, k=generator.randint(1, 60)))
-        for n in range(DOCUMENTS)
+        t.sae.name: Contexts.of(t, work.sketches[t.sae.name], settings, model) for t in run.targets
     }
 
 
 @pytest.fixture(scope="module")
-def texts(llama: LanguageModel, documents: dict[str, str]) -> list[TokenizedText]:
-    pieces = [llama.tokenize(t, document=d, prepend_bos=True) for d, t in documents.items()]
-    return [piece for of in pieces for piece in of]
-
-
-@pytest.fixture(scope="module", params=["jumprelu", "topk"])
-def sae(
-    request: pytest.FixtureRequest, llama: LanguageModel, tmp_path_factory: pytest.TempPathFactory
-) -> SparseAutoencoder:
-    folder = tmp_path_factory.mktemp("saes")
-    models.random_sae(folder / "s", request.param)
-    (candidate,) = find_candidates(["s"], folder)
-    loaded = SparseAutoencoder.load(candidate, device="cpu")
-    loaded.check_fits(llama)
-    return loaded
+def saes(sae_of: Make) -> list[SparseAutoencoder]:
+    """Of three architectures and layers; TopK needs all features at once."""
+    return [sae_of(a, at) for a, at in zip(("jumprelu", "topk", "gated"), SITES, strict=True)]
 
 
 @pytest.fixture(scope="module")
-def naive(
-    llama: LanguageModel, sae: SparseAutoencoder, texts: list[TokenizedText]
-) -> dict[tuple[str, int], np.ndarray]:
-    """By piece: activations of all features at its tokens, run alone and encoded in full."""
-    found = {}
-    for text in texts:
-        (batch,) = llama.batches([text], prepend_bos=True)
-        hidden = llama.activations(batch, [sae.hook_point])[sae.hook_point][0]
-        encoded = sae.encode(hidden).clone()
-        encoded[torch.isin(batch.token_ids[0], torch.tensor(llama.tokenizer.all_special_ids))] = 0
-        found[text.document, text.start] = encoded[1:].numpy()
+def reference(
+    llama: LanguageModel, documents: list[Document], saes: list[SparseAutoencoder]
+) -> dict[str, dict[tuple[str, int], np.ndarray]]:
+    """By SAE and piece: SAELens' own encode on TransformerLens' own cache, one text at a time."""
+    assert llama.folder is not None
+    bridge = TransformerBridge.boot_transformers(str(llama.folder), device="cpu")
+    theirs = {sae.name: SAE.load_from_disk(sae.source, device="cpu") for sae in saes}
+    found: dict[str, dict[tuple[str, int], np.ndarray]] = {sae.name: {} for sae in saes}
+    for document in documents:
+        for piece in llama.tokenize(
+            document.text, document=document.id, prepend_bos=True, context_size=64
+        ):
+            ids = torch.tensor([[llama.bos_token_id, *piece.token_ids]])
+            with torch.inference_mode():
+                _, cache = bridge.run_with_cache(ids, names_filter=list(SITES))
+                for sae in saes:
+                    encoded = theirs[sae.name].encode(cache[sae.hook_point][0, 1:].clone())
+                    special = torch.isin(ids[0, 1:], torch.tensor(llama.tokenizer.all_special_ids))
+                    encoded[special] = 0
+                    found[sae.name][piece.document, piece.start] = encoded.numpy()
     return found
 
 
 @pytest.fixture(scope="module")
-def features(naive: dict[tuple[str, int], np.ndarray]) -> list[int]:
-    """Six features that fire now and then."""
-    share = (np.concatenate(list(naive.values())) > 0).mean(0)
-    return [int(f) for f in np.flatnonzero((share > 0.03) & (share < 0.4))[:6]]
-
-
-def collect(
-    llama: LanguageModel,
-    sae: SparseAutoencoder,
-    features: list[int],
-    texts: list[TokenizedText],
-    sample: list[TokenizedText],
-    **settings: Any,
-) -> Contexts:
-    scale = dict.fromkeys(features, Q999)
-    return collect_contexts(llama, sae, scale, texts, sample, CollectionSettings(**settings))
+def features(reference: dict[str, dict[tuple[str, int], np.ndarray]]) -> dict[str, list[int]]:
+    """Up to eight features of each that fire now and then."""
+    found = {}
+    for name, pieces in reference.items():
+        share = (np.concatenate(list(pieces.values())) > 0).mean(0)
+        found[name] = [int(f) for f in np.flatnonzero((share > 0.02) & (share < 0.5))[:8]]
+    return found
 
 
 @pytest.fixture(scope="module")
 def collected(
-    llama: LanguageModel, sae: SparseAutoencoder, features: list[int], texts: list[TokenizedText]
-) -> Contexts:
-    assert len(features) == 6
-    return collect(llama, sae, features, texts, texts)
-
-
-def test_activations_are_those_of_the_document_alone(
-    collected: Contexts, naive: dict[tuple[str, int], np.ndarray], texts: list[TokenizedText]
-) -> None:
-    pieces = {(text.document, text.start): text for text in texts}
-    rows = collected.table.to_pylist()
-    assert collected.table.schema.equals(CONTEXTS.arrow())
-    assert {row["kind"] for row in rows} == {"active", "silent", "hard_silent"}
-    for row in rows:
-        length = len(row["tokens"])
-        assert len(row["token_ids"]) == len(row["activations"]) == length <= 32
-        place = max(p for p in pieces if p[0] == row["document"] and p[1] <= row["start"])
-        span = slice(row["start"] - place[1], row["start"] - place[1] + length)
-        assert row["token_ids"] == pieces[place].token_ids[span]
-        assert row["tokens"] == pieces[place].token_strings[span]
-        expected = naive[place][span, row["feature"]]
-        np.testing.assert_allclose(row["activations"], expected, atol=TOLERANCE)
-        assert row["peak"] == max(row["activations"])
-        assert row["activations"][row["peak_at"]] == row["peak"]
-        assert (row["peak"] > 0) == (row["kind"] == "active") == (row["level"] > 0)
-        assert row["level"] == np.clip(np.ceil(10 * row["peak"] / Q999), row["peak"] > 0, 10)
-
-
-def test_token_strings_are_the_text(
     llama: LanguageModel,
-    sae: SparseAutoencoder,
-    features: list[int],
-    texts: list[TokenizedText],
-    documents: dict[str, str],
+    saes: list[SparseAutoencoder],
+    features: dict[str, list[int]],
+    corpus: Corpus,
+) -> dict[str, Contexts]:
+    return collect(llama, {sae: features[sae.name] for sae in saes}, corpus)
+
+
+def test_activations_are_saelens_own_on_transformerlens_own_cache(
+    collected: dict[str, Contexts],
+    reference: dict[str, dict[tuple[str, int], np.ndarray]],
+    record_property: Any,
+) -> None:
+    """Every row of three SAEs at three layers; tokens on a threshold are counted, not hidden."""
+    compared = on_threshold = 0
+    for name, found in collected.items():
+        table = found.table()
+        assert table.schema.equals(CONTEXTS.arrow())
+        rows = table.to_pylist()
+        assert {row["kind"] for row in rows} >= {"active", "hard_silent"}
+        for row in rows:
+            start = max(s for d, s in reference[name] if d == row["document"] and s <= row["start"])
+            span = slice(row["start"] - start, row["start"] - start + len(row["tokens"]))
+            expected = reference[name][row["document"], start][span, row["feature"]]
+            differs = np.abs(np.array(row["activations"]) - expected) > TOLERANCE
+            # A pre-activation within rounding of its threshold: zero here, not zero there.
+            flipped = differs & ((expected == 0) != (np.array(row["activations"]) == 0))
+            assert not (differs & ~flipped).any()
+            compared += len(expected)
+            on_threshold += int(flipped.sum())
+            assert row["peak"] == max(row["activations"])
+            assert row["activations"][row["peak_at"]] == row["peak"]
+            assert (row["peak"] > 0) == (row["kind"] == "active") == (row["level"] > 0)
+    record_property("tokens compared, on a threshold", (compared, on_threshold))
+    assert compared > 12_000
+    assert on_threshold <= 2
+
+
+def test_chosen_windows_are_those_of_a_recomputation_from_all_activations(
+    collected: dict[str, Contexts],
+    reference: dict[str, dict[tuple[str, int], np.ndarray]],
+    features: dict[str, list[int]],
+    documents: list[Document],
+    llama: LanguageModel,
+) -> None:
+    texts = [
+        piece
+        for d in documents
+        for piece in llama.tokenize(d.text, document=d.id, prepend_bos=True, context_size=64)
+    ]
+    for name, found in collected.items():
+        activations = [reference[name][t.document, t.start][:, features[name]] for t in texts]
+        content = [np.ones(len(t.token_ids), dtype=bool) for t in texts]
+        known = brute_force(
+            Planted(texts, activations, content),
+            SketchSettings.of(SETTINGS),
+            SETTINGS,
+            features[name],
+        )
+        expected = Counter(
+            (feature, split, kind, level, sample, w["document"], w["start"])
+            for feature, of in known.items()
+            for split, kind, level, sample, _, w in of["rows"]
+        )
+        keys = ("feature", "split", "kind", "level", "sample", "document", "start")
+        mine = Counter(tuple(row[key] for key in keys) for row in found.table().to_pylist())
+        # Two computations differ in the last digits, and a peak may lie on a bin's edge.
+        assert (mine - expected).total() + (expected - mine).total() <= 0.01 * mine.total()
+        assert mine.total() > 40
+
+
+def test_strings_are_the_text(
+    llama: LanguageModel,
+    saes: list[SparseAutoencoder],
+    features: dict[str, list[int]],
+    corpus: Corpus,
 ) -> None:
     """With room for every window, the windows of a document joined are the document."""
     room = dict.fromkeys(("per_level", "silent", "hard_silent"), 10_000)
-    table = collect(llama, sae, features[:2], texts, texts, **room).table
-    for feature in features[:2]:
-        windows: dict[str, dict[int, str]] = {}
-        for row in table.to_pylist():
-            if row["feature"] == feature and row["sample"] == "random":
-                assert row["weight"] == 1
-                windows.setdefault(row["document"], {})[row["start"]] = "".join(row["tokens"])
-        joined = {d: "".join(of[start] for start in sorted(of)) for d, of in windows.items()}
-        assert joined == documents
+    settings = SETTINGS.model_copy(update=room)
+    sae = saes[0]
+    table = collect(llama, {sae: features[sae.name][:1]}, corpus, settings)[sae.name].table()
+    windows: dict[str, dict[int, str]] = {}
+    for row in table.to_pylist():
+        if row["sample"] == "random":
+            assert row["weight"] == 1
+            windows.setdefault(row["document"], {})[row["start"]] = "".join(row["tokens"])
+    joined = {d: "".join(of[start] for start in sorted(of)) for d, of in windows.items()}
+    assert joined == {document.id: document.text for document in corpus}
 
 
 def test_statistics_are_direct_counts(
-    collected: Contexts,
-    naive: dict[tuple[str, int], np.ndarray],
-    features: list[int],
-    sae: SparseAutoencoder,
+    collected: dict[str, Contexts],
+    reference: dict[str, dict[tuple[str, int], np.ndarray]],
+    features: dict[str, list[int]],
+    saes: list[SparseAutoencoder],
 ) -> None:
-    together = np.concatenate(list(naive.values()))
-    directions = sae.decoder_directions.numpy()
-    for feature in features:
-        values, found = together[:, feature], collected.statistics[feature]
-        assert found["tokens_seen"] == len(together)
-        assert found["fired"] == pytest.approx((values > 0).sum(), abs=1)
-        assert found["density"] == found["fired"] / len(together)
-        assert found["max_activation"] == pytest.approx(values.max(), abs=TOLERANCE)
-        assert sum(found["histogram_counts"]) == found["fired"]
-        edges = np.array(found["histogram_edges"])
-        counts, _ = np.histogram(values[values > 0], edges)
-        assert np.abs(counts - found["histogram_counts"]).sum() <= 2
-        assert edges[1:] / edges[:-1] == pytest.approx(np.full(len(edges) - 1, 2**0.5))
-        cosines = directions @ directions[feature]
-        cosines[feature] = -2
-        assert found["nearest_features"] == np.argsort(-cosines)[:10].tolist()
-        assert len(found["top_logits"]) == len(found["bottom_logits"]) == 10
+    for sae in saes:
+        together = np.concatenate(list(reference[sae.name].values()))
+        directions = sae.decoder_directions.numpy()
+        for feature in features[sae.name]:
+            values, found = together[:, feature], collected[sae.name].statistics[feature]
+            assert found["tokens_seen"] == len(together)
+            assert found["fired"] == pytest.approx((values > 0).sum(), abs=1)
+            assert found["density"] == found["fired"] / len(together)
+            assert found["max_activation"] == pytest.approx(values.max(), abs=TOLERANCE)
+            cosines = directions @ directions[feature]
+            cosines[feature] = -2
+            assert found["nearest_features"] == np.argsort(-cosines)[:10].tolist()
+            assert len(found["top_logits"]) == len(found["bottom_logits"]) == 10
+            assert found["status"] == "collected"
 
 
-def test_order_of_the_texts_changes_nothing(
+def keys_of(found: Contexts) -> dict[tuple[Any, ...], list[float]]:
+    names = ("feature", "document", "start", "kind", "sample", "level", "split")
+    rows = found.table().to_pylist()
+    return {tuple(row[name] for name in names): row["activations"] for row in rows}
+
+
+@pytest.mark.parametrize("change", ["order", "batch", "chunk"])
+def test_order_batches_and_chunks_change_nothing(
+    change: str,
     llama: LanguageModel,
-    sae: SparseAutoencoder,
-    features: list[int],
-    texts: list[TokenizedText],
-    collected: Contexts,
+    saes: list[SparseAutoencoder],
+    features: dict[str, list[int]],
+    documents: list[Document],
+    collected: dict[str, Contexts],
 ) -> None:
-    """Other neighbours in other batches: the same windows, activations within rounding."""
-    mixed = texts[:]
-    random.Random(1).shuffle(mixed)
-    again = collect(llama, sae, features, mixed, texts)
-    key = ("feature", "document", "start", "kind", "sample", "level", "split")
-
-    def by_key(found: Contexts) -> dict[tuple[Any, ...], dict[str, Any]]:
-        return {tuple(row[name] for name in key): row for row in found.table.to_pylist()}
-
-    first, second = by_key(collected), by_key(again)
-    # A token whose activation lies within rounding of the threshold may fall either way.
+    """The same windows, activations within rounding."""
+    mixed = documents[:]
+    settings = SETTINGS
+    if change == "order":
+        random.Random(1).shuffle(mixed)
+    elif change == "batch":
+        settings = SETTINGS.model_copy(update={"tokens_per_batch": 100})
+    else:
+        settings = SETTINGS.model_copy(update={"chunk_characters": 10**6})
+    sae = saes[0]
+    again = collect(llama, {sae: features[sae.name]}, Corpus((), Path(), mixed), settings)
+    first, second = keys_of(collected[sae.name]), keys_of(again[sae.name])
+    # A token whose activation lies within rounding of a threshold may fall either way.
     assert len(first.keys() ^ second.keys()) <= 0.01 * len(first)
     for shared in first.keys() & second.keys():
-        np.testing.assert_allclose(
-            first[shared]["activations"], second[shared]["activations"], atol=TOLERANCE
-        )
+        np.testing.assert_allclose(first[shared], second[shared], atol=TOLERANCE)
 
 
-def test_features_do_not_depend_on_their_company(
+def test_features_and_saes_do_not_depend_on_their_company(
     llama: LanguageModel,
-    sae: SparseAutoencoder,
-    features: list[int],
-    texts: list[TokenizedText],
-    collected: Contexts,
+    saes: list[SparseAutoencoder],
+    features: dict[str, list[int]],
+    corpus: Corpus,
+    collected: dict[str, Contexts],
 ) -> None:
-    alone = collect(llama, sae, features[3:4], texts, texts)
-    windows = [
-        {
-            (row["document"], row["start"], row["sample"])
-            for row in found.table.to_pylist()
-            if row["feature"] == features[3]
-        }
-        for found in (alone, collected)
-    ]
-    assert windows[0] == windows[1] != set()
+    sae = saes[2]
+    one = features[sae.name][3]
+    alone = keys_of(collect(llama, {sae: [one]}, corpus)[sae.name])
+    together = {k: v for k, v in keys_of(collected[sae.name]).items() if k[0] == one}
+    assert alone.keys() == together.keys() != set()
+    for key, activations in alone.items():
+        np.testing.assert_allclose(activations, together[key], atol=TOLERANCE)
 
 
-def test_a_dead_feature_has_no_contexts(
+def test_a_dead_feature_has_no_contexts_but_a_count_of_tokens(
     llama: LanguageModel,
-    sae: SparseAutoencoder,
-    naive: dict[tuple[str, int], np.ndarray],
-    features: list[int],
-    texts: list[TokenizedText],
+    saes: list[SparseAutoencoder],
+    features: dict[str, list[int]],
+    reference: dict[str, dict[tuple[str, int], np.ndarray]],
+    corpus: Corpus,
 ) -> None:
-    dead = int(np.flatnonzero(~(np.concatenate(list(naive.values())) > 0).any(0))[0])
-    found = collect(llama, sae, [dead, features[0]], texts, texts)
+    sae = saes[0]
+    together = np.concatenate(list(reference[sae.name].values()))
+    dead = int(np.flatnonzero(~(together > 0).any(0))[0])
+    found = collect(llama, {sae: [dead, features[sae.name][0]]}, corpus)[sae.name]
     assert found.statistics[dead]["status"] == "dead"
+    assert found.statistics[dead]["tokens_seen"] == len(together)
     assert found.statistics[dead]["histogram_counts"] == []
-    assert set(found.table["feature"].to_pylist()) == {features[0]}
-    assert found.statistics[features[0]]["status"] == "collected"
+    assert set(found.table()["feature"].to_pylist()) == {features[sae.name][0]}
+    alone = collect(llama, {sae: [dead]}, corpus)[sae.name]
+    assert alone.table().num_rows == 0
 
 
 def test_too_few_windows_are_said(
-    llama: LanguageModel, sae: SparseAutoencoder, features: list[int], texts: list[TokenizedText]
+    llama: LanguageModel,
+    saes: list[SparseAutoencoder],
+    features: dict[str, list[int]],
+    documents: list[Document],
 ) -> None:
-    found = collect(llama, sae, features, texts[:4], texts)
-    statuses = {of["status"] for of in found.statistics.values()}
-    assert statuses <= {"too_few_contexts", "dead"}
-    assert found.table.num_rows
+    sae = saes[0]
+    found = collect(llama, {sae: features[sae.name]}, Corpus((), Path(), documents[:4]))[sae.name]
+    assert {of["status"] for of in found.statistics.values()} <= {"too_few_contexts", "dead"}
+    assert found.table().num_rows
+
+
+@pytest.mark.parametrize("limit", [1, 700, 2500])
+def test_the_limit_on_tokens_is_kept(
+    limit: int,
+    llama: LanguageModel,
+    saes: list[SparseAutoencoder],
+    features: dict[str, list[int]],
+    corpus: Corpus,
+) -> None:
+    """Exactly within the first chunk but for the last text; beyond it, by the first one's rate."""
+    sae = saes[0]
+    found = collect(llama, {sae: features[sae.name]}, corpus, max_tokens=limit)[sae.name]
+    seen = found.statistics[features[sae.name][0]]["tokens_seen"]
+    assert limit <= seen < limit + 64 if limit <= 700 else abs(seen / limit - 1) < 0.1
+
+
+def test_odd_documents(
+    llama: LanguageModel, saes: list[SparseAutoencoder], features: dict[str, list[int]]
+) -> None:
+    """One token; two texts of one id; far longer than a context."""
+    sae = saes[0]
+    odd = [
+        Document("one", "a"),
+        Document("twice", "the cat sat"),
+        Document("twice", "the cat sat on the mat, small boat"),
+        Document("long", "the small boat sailed " * 2000),
+    ]
+    found = collect(llama, {sae: features[sae.name]}, Corpus((), Path(), odd))[sae.name]
+    pieces = [
+        piece for d in odd for piece in llama.tokenize(d.text, document=d.id, prepend_bos=True)
+    ]
+    seen = found.statistics[features[sae.name][0]]["tokens_seen"]
+    assert seen == sum(len(piece.token_ids) for piece in pieces)
+    starts = {(p.document, p.key): p for p in pieces}
+    assert len(starts) == 4  # the two of one id are told apart
+    for row in found.table().to_pylist():
+        assert any(d.id == row["document"] and "".join(row["tokens"]) in d.text for d in odd)
+
+
+@pytest.mark.parametrize("broken", ["model", "sae"])
+def test_activations_that_are_not_finite_are_refused(
+    broken: str, sae_of: Make, tmp_path: Path, documents: list[Document]
+) -> None:
+    model = LanguageModel.load(str(models.tiny_llama(tmp_path / "model")), device="cpu")
+    sae = sae_of("standard")
+    if broken == "sae":
+        sae.decoder_directions  # noqa: B018 (found before the weights are spoilt)
+        sae._sae.b_enc.data[3] = torch.nan
+        expected: Any = pytest.raises(CandidateError, match=r"layer 1.*batch 1 of chunk 0 \(doc.*d")
+    else:
+        expected = pytest.raises(ModelError, match=r"resid_post \(layer 1\).*batch 1 of chunk 0")
+        observe = model.observe
+
+        def spoilt(*given: Any) -> Any:
+            found = observe(*given)
+            return {
+                name: one._replace(activations=one.activations * torch.inf)
+                for name, one in found.items()
+            }
+
+        model.observe = spoilt  # type: ignore[method-assign]
+    with expected:
+        collect(model, {sae: [2, 3]}, Corpus((), Path(), documents))
+
+
+def test_targets_that_read_differently_share_no_pass(llama: LanguageModel, sae_of: Make) -> None:
+    one, other = sae_of("standard"), sae_of("standard")
+    other.context_size = 16
+    with pytest.raises(ValueError, match="share no pass"):
+        passing(llama, {one: [1], other: [1]}, SETTINGS)

@@ -132,7 +132,7 @@ def test_special_tokens_and_sinks_do_not_count(llama: LanguageModel, tmp_path: P
 def tokens_at(sae: SparseAutoencoder, part: str, lengths: list[int], seed: int = 0) -> SiteTokens:
     generator = torch.Generator().manual_seed(seed)
     inputs = torch.randn(sum(lengths), sae.d_in, generator=generator) * 2
-    return SiteTokens(part, inputs, inputs, list(range(len(lengths))), lengths)  # type: ignore[arg-type]
+    return SiteTokens(part, inputs, inputs, list(range(len(lengths))), lengths, 1e9)  # type: ignore[arg-type]
 
 
 def test_silent_on_the_sample_is_scaled_by_the_texts(llama: LanguageModel, tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_a_text_in_pieces_is_pooled_as_one(
     observation = Observation(sae, sample_tokens=0, texts=2, cut_texts=1, pooling=pooling)
     # Text 0 has the first and the last piece, in batches of their own.
     for part, texts, lengths in ((x[:14], [0, 1], [5, 9]), (x[14:], [0], [6])):
-        observation.add(SiteTokens("pairs", part, part, texts, lengths))
+        observation.add(SiteTokens("pairs", part, part, texts, lengths, 1e9))
     z = sae.encode(x)
     pool = {"max": lambda rows: rows.amax(0), "mean": lambda rows: rows.mean(0)}[pooling]
     expected = torch.stack([pool(torch.cat([z[:5], z[14:]])), pool(z[5:14])])

@@ -1,0 +1,191 @@
+"""Active windows worth keeping: the strongest, and a uniform sample of every bin of peaks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from safesail.contexts._bins import (
+    SAMPLING_BINS,
+    SAMPLING_BINS_PER_OCTAVE,
+    sampling_bins_of,
+)
+from safesail.contexts._hashing import LARGEST
+from safesail.contexts._windows import SPLITS, WINDOW_TOKENS
+
+# Peaks this far below a feature's largest share one bin: they all lie within the first level,
+# unless the largest is 6 times its 0.999 quantile.
+_OCTAVES_KEPT = 6
+
+
+@dataclass(frozen=True)
+class ActiveRows:
+    """Windows of features, one row for each window and feature.
+
+    Attributes:
+        feature: place of the feature among those observed, int32 [n].
+        split: 0 for `explain`, 1 for `score`, int8 [n].
+        priority: the window's random number for this feature, int64 [n].
+        peak: largest activation, above zero, float32 [n].
+        window: the window's key, int64 [n].
+        activations: at each place of the window; 0 beyond its end, float32 [n, 32].
+    """
+
+    feature: NDArray[np.int32]
+    split: NDArray[np.int8]
+    priority: NDArray[np.int64]
+    peak: NDArray[np.float32]
+    window: NDArray[np.int64]
+    activations: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.feature)
+
+    @classmethod
+    def empty(cls) -> ActiveRows:
+        """No rows."""
+        return cls(
+            np.empty(0, dtype=np.int32),
+            np.empty(0, dtype=np.int8),
+            np.empty(0, dtype=np.int64),
+            np.empty(0, dtype=np.float32),
+            np.empty(0, dtype=np.int64),
+            np.empty((0, WINDOW_TOKENS), dtype=np.float32),
+        )
+
+    @classmethod
+    def joined(cls, parts: list[ActiveRows]) -> ActiveRows:
+        """All rows of some, in turn."""
+        columns = {
+            field.name: np.concatenate([getattr(part, field.name) for part in parts])
+            for field in fields(cls)
+        }
+        return cls(**columns)
+
+    def take(self, rows: NDArray[np.integer] | NDArray[np.bool_] | slice) -> ActiveRows:
+        """Some of the rows."""
+        return replace(self, **{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+
+    @cached_property
+    def group(self) -> NDArray[np.int64]:
+        """Number of each row's feature and split."""
+        return self.feature.astype(np.int64) * len(SPLITS) + self.split
+
+    @cached_property
+    def sampling_bin(self) -> NDArray[np.int64]:
+        """Bin of each row's peak."""
+        found: NDArray[np.int64] = sampling_bins_of(torch.from_numpy(self.peak)).numpy()
+        return found
+
+
+class ActiveWindows:
+    """What is kept of the windows in which features fire.
+
+    Of every feature and split: the `top` windows of largest peak, and of every sampling bin of
+    peaks the `per_bin` windows of smallest priority. What is kept of two parts together is
+    found among what is kept of each, so parts can be joined in any order.
+    """
+
+    def __init__(self, features: int, *, top: int, per_bin: int, device: str) -> None:
+        """Nothing seen yet.
+
+        Args:
+            features: how many are observed.
+            top: strongest windows kept of each feature and split.
+            per_bin: windows kept of each feature, split and sampling bin.
+            device: where windows are looked through.
+        """
+        self._groups = features * len(SPLITS)
+        self._top = top
+        self._per_bin = per_bin
+        self._device = device
+        self._parts = [ActiveRows.empty()]
+        self._set_limits(
+            np.zeros(self._groups, dtype=np.float32),
+            np.full((self._groups, SAMPLING_BINS), LARGEST),
+            np.zeros(self._groups, dtype=np.int64),
+        )
+
+    def __len__(self) -> int:
+        """Rows held, of which `prune` may drop some."""
+        return sum(len(part) for part in self._parts)
+
+    def may_stay(self, group: Tensor, peak: Tensor, priority: Tensor) -> Tensor:
+        """Which windows `prune` might keep, by what was kept when it was last called.
+
+        Args:
+            group: number of feature and split, int64 [n].
+            peak: float32 [n].
+            priority: int64 [n].
+
+        Returns:
+            bool [n].
+        """
+        sampling_bin = torch.maximum(sampling_bins_of(peak), self._lowest[group])
+        ceiling = self._ceilings.view(-1)[group * SAMPLING_BINS + sampling_bin]
+        return (peak >= self._floors[group]) | (priority <= ceiling)
+
+    def add(self, rows: ActiveRows) -> None:
+        """Take in windows, in any order."""
+        self._parts.append(rows)
+
+    def rows(self) -> ActiveRows:
+        """What is kept, by feature, split, bin and priority."""
+        self.prune()
+        return self._parts[0]
+
+    def lowest_bins(self) -> NDArray[np.int64]:
+        """Lowest sampling bin of each feature and split, which holds all below it, [groups]."""
+        self.prune()
+        lowest: NDArray[np.int64] = self._lowest.cpu().numpy()
+        return lowest
+
+    def prune(self) -> None:
+        """Drop what can no longer matter."""
+        if len(self._parts) == 1:
+            return
+        rows = ActiveRows.joined(self._parts)
+        by_peak = np.lexsort((rows.priority, -rows.peak, rows.group))
+        place = _places(rows.group[by_peak])
+        is_top = np.zeros(len(rows), dtype=bool)
+        is_top[by_peak[place < self._top]] = True
+        floors = np.zeros(self._groups, dtype=np.float32)
+        weakest = by_peak[place == self._top - 1]
+        floors[rows.group[weakest]] = rows.peak[weakest]
+        lowest = np.zeros(self._groups, dtype=np.int64)
+        first = by_peak[place == 0]
+        span = _OCTAVES_KEPT * SAMPLING_BINS_PER_OCTAVE
+        lowest[rows.group[first]] = np.maximum(rows.sampling_bin[first] - span, 0)
+        sampling_bin = np.maximum(rows.sampling_bin, lowest[rows.group])
+        stratum = rows.group * SAMPLING_BINS + sampling_bin
+        by_priority = np.lexsort((rows.window, rows.priority, stratum))
+        place = _places(stratum[by_priority])
+        ceilings = np.full(self._groups * SAMPLING_BINS, LARGEST)
+        last = by_priority[place == self._per_bin - 1]
+        ceilings[stratum[last]] = rows.priority[last]
+        kept = by_priority[(place < self._per_bin) | is_top[by_priority]]
+        self._parts = [rows.take(kept)]
+        self._set_limits(floors, ceilings.reshape(self._groups, SAMPLING_BINS), lowest)
+
+    def _set_limits(
+        self,
+        floors: NDArray[np.float32],
+        ceilings: NDArray[np.int64],
+        lowest: NDArray[np.int64],
+    ) -> None:
+        self._floors = torch.from_numpy(floors).to(self._device)
+        self._ceilings = torch.from_numpy(ceilings).to(self._device)
+        self._lowest = torch.from_numpy(lowest).to(self._device)
+
+
+def _places(groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Place of each row within its group, 0 for the first; rows of a group lie together."""
+    if not len(groups):
+        return np.empty(0, dtype=np.int64)
+    starts = np.flatnonzero(np.append(True, groups[1:] != groups[:-1]))
+    return np.arange(len(groups)) - np.repeat(starts, np.diff(np.append(starts, len(groups))))

@@ -1,0 +1,182 @@
+"""From a sketch to tables: the contexts of every feature, and its statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from safesail.contexts._bins import BINS_PER_SAMPLING_BIN, SAMPLING_BINS, edges
+from safesail.contexts._choose import (
+    Choice,
+    TokenIndex,
+    choose_active,
+    choose_silent,
+    level_starts,
+    typical_tokens,
+)
+from safesail.contexts._sketch import Sketch
+from safesail.contexts._windows import SPLITS, WINDOW_TOKENS
+from safesail.study import CollectionSettings
+from safesail.tables import CONTEXTS
+
+# With fewer active windows in a split, neither an explanation nor a score means anything.
+LEAST_ACTIVE_WINDOWS = 5
+# Features whose rows are made at a time: a few megabytes.
+_FEATURES_AT_A_TIME = 32
+
+
+def statistics(sketch: Sketch) -> dict[int, dict[str, Any]]:
+    """By feature, what the features table says of its firing."""
+    fired = sketch.counts.fired()
+    q999, error = sketch.counts.q999()
+    maximum = sketch.counts.maximum.cpu().numpy()
+    histogram = sketch.counts.token_histogram.cpu().numpy()
+    windows = sketch.counts.window_histogram.sum(2).cpu().numpy()
+    found = {}
+    for column, feature in enumerate(sketch.features):
+        borders, counts = _shown(histogram[column])
+        found[feature] = {
+            "q999": float(q999[column]) if fired[column] else None,
+            "q999_error": float(error[column]) if fired[column] else None,
+            "tokens_seen": sketch.counts.tokens,
+            "fired": int(fired[column]),
+            "density": float(fired[column] / max(sketch.counts.tokens, 1)),
+            "max_activation": float(maximum[column]),
+            "histogram_edges": borders,
+            "histogram_counts": counts,
+            "status": _status(windows[column]),
+        }
+    return found
+
+
+def _status(active: NDArray[np.integer]) -> str:
+    if not active.any():
+        return "dead"
+    return "collected" if active.min() >= LEAST_ACTIVE_WINDOWS else "too_few_contexts"
+
+
+def _shown(histogram: NDArray[np.int64]) -> tuple[list[float], list[int]]:
+    """Counts by sampling bin, the same borders for every feature, empty ends left out."""
+    counts = histogram.reshape(SAMPLING_BINS, BINS_PER_SAMPLING_BIN).sum(1)
+    filled = np.flatnonzero(counts)
+    if not len(filled):
+        return [], []
+    first, last = int(filled[0]), int(filled[-1])
+    borders = edges()[::BINS_PER_SAMPLING_BIN][first : last + 2]
+    return borders.tolist(), counts[first : last + 1].tolist()
+
+
+def contexts(
+    sketch: Sketch, name: str, layer: int, settings: CollectionSettings
+) -> Iterator[pa.Table]:
+    """Rows of the contexts table, by feature, ascending; some features at a time.
+
+    Args:
+        sketch: what was kept of the corpus.
+        name: of the SAE.
+        layer: block that it reads.
+        settings: how many windows of each kind are chosen.
+    """
+    chooser = _Chooser(sketch, settings)
+    for begin in range(0, len(sketch.features), _FEATURES_AT_A_TIME):
+        columns = range(begin, min(begin + _FEATURES_AT_A_TIME, len(sketch.features)))
+        yield chooser.table(columns, name, layer)
+
+
+class _Chooser:
+    def __init__(self, sketch: Sketch, settings: CollectionSettings) -> None:
+        self._sketch = sketch
+        self._settings = settings
+        self._active = sketch.active()
+        groups = np.arange(len(sketch.features) * len(SPLITS) + 1)
+        self._begin = np.searchsorted(self._active.group, groups)
+        self._lowest = sketch.lowest_bins()
+        self._q999, _ = sketch.counts.q999()
+        self._windows = sketch.counts.windows.cpu().numpy()
+        self._histogram = sketch.counts.window_histogram.cpu().numpy()
+        texts = sketch.texts()
+        order = np.argsort(texts["window"].to_numpy())
+        self._texts = texts.take(order).combine_chunks()
+        self._keys = self._texts["window"].to_numpy()
+        self._silent = sketch.silent()
+        self._index = TokenIndex(self._token_ids(self._silent.window))
+
+    def table(self, columns: range, name: str, layer: int) -> pa.Table:
+        """Rows of the contexts table for the features in some places."""
+        chosen = [(self._sketch.features[c], self._choose(c)) for c in columns]
+        choice = Choice.joined([choice for _, choice in chosen])
+        counts = [len(choice) for _, choice in chosen]
+        features = np.repeat([feature for feature, _ in chosen], counts)
+        texts = self._texts.take(np.searchsorted(self._keys, choice.window))
+        lengths = np.diff(texts["token_ids"].combine_chunks().offsets.to_numpy())
+        within = np.arange(WINDOW_TOKENS) < lengths[:, None]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+        values = pa.array(choice.activations[within], pa.float32())
+        found = {
+            "sae": pa.repeat(name, len(choice)),
+            "layer": pa.repeat(layer, len(choice)),
+            "feature": features,
+            "split": choice.split,
+            "kind": choice.kind,
+            "level": choice.level,
+            "sample": choice.sample,
+            "document": texts["document"],
+            "start": texts["start"],
+            "tokens": texts["tokens"],
+            "token_ids": texts["token_ids"],
+            "activations": pa.ListArray.from_arrays(offsets, values),
+            "peak": choice.activations.max(1, initial=0),
+            "peak_at": choice.activations.argmax(1),
+            "weight": choice.weight,
+        }
+        schema = CONTEXTS.arrow()
+        return pa.table([found[n] for n in schema.names], names=schema.names).cast(schema)
+
+    def _choose(self, column: int) -> Choice:
+        sketch, settings = self._sketch, self._settings
+        nothing = Choice.of(0, "active", 0, "top", np.nan, np.empty(0, dtype=np.int64))
+        found = [nothing]
+        groups = range(column * len(SPLITS), (column + 1) * len(SPLITS))
+        spans = [slice(begin, end) for begin, end in pairwise(self._begin[[*groups, groups.stop]])]
+        mine = self._active.take(slice(spans[0].start, spans[-1].stop))
+        if not len(mine):
+            return nothing
+        typical = typical_tokens(self._token_ids(mine.window), mine.activations)
+        is_near = self._index.holding(typical)
+        is_silent = self._silent.of_feature(column)
+        starts = level_starts(float(self._q999[column]))
+        for split, span in enumerate(spans):
+            histogram = self._histogram[column, split]
+            found += choose_active(
+                self._active.take(span),
+                split,
+                histogram,
+                int(self._lowest[column, split]),
+                starts,
+                sketch.settings.per_bin,
+                settings,
+            )
+            here = np.flatnonzero(is_silent & (self._silent.split == split))
+            found += choose_silent(
+                self._silent.take(here),
+                split,
+                int(self._windows[split] - histogram.sum()),
+                is_near[here],
+                sketch.features[column],
+                settings,
+            )
+        return Choice.joined(found)
+
+    def _token_ids(self, windows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Token ids of windows by key, -1 beyond a window's end, [n, 32]."""
+        lists = self._texts["token_ids"].take(np.searchsorted(self._keys, windows))
+        array = lists.combine_chunks()
+        within = np.arange(WINDOW_TOKENS) < np.diff(array.offsets.to_numpy())[:, None]
+        found = np.full(within.shape, -1, dtype=np.int64)
+        found[within] = array.flatten().to_numpy()
+        return found

@@ -1,0 +1,191 @@
+"""The model pass: every text once, for all SAEs and layers together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import isnan
+
+import torch
+from torch import Tensor
+
+from safesail.contexts._batch_size import BatchSize
+from safesail.contexts._chunks import Chunks, ahead
+from safesail.contexts._sketch import Sketch, SketchSettings
+from safesail.contexts._windows import ContentTokens, Windows
+from safesail.contexts._work import Work
+from safesail.corpus import Document
+from safesail.errors import CandidateError, ModelError
+from safesail.language_model import LanguageModel, TokenBatch, TokenizedText
+from safesail.reading import Reading
+from safesail.sparse_autoencoder import SparseAutoencoder
+
+
+@dataclass(frozen=True)
+class Target:
+    """An SAE, and what is observed of it.
+
+    Attributes:
+        sae: the SAE.
+        features: indices in it, ascending.
+        sink_threshold: hidden norm above which a token is an attention sink, as in the ranking.
+    """
+
+    sae: SparseAutoencoder
+    features: tuple[int, ...]
+    sink_threshold: float
+
+
+class Pass:
+    """One pass of a model over a corpus, for targets that read it alike.
+
+    Attributes:
+        targets: the SAEs and their features.
+        reading: how documents become texts.
+        device: where the model runs.
+    """
+
+    def __init__(
+        self, model: LanguageModel, targets: Sequence[Target], settings: SketchSettings
+    ) -> None:
+        """Prepare the targets.
+
+        Args:
+            model: the language model.
+            targets: of SAEs with the same BOS rule and context size.
+            settings: how much is kept of each feature.
+
+        Raises:
+            ValueError: the targets read differently.
+        """
+        readings = {Reading.of(target.sae, model) for target in targets}
+        if len(readings) != 1:
+            raise ValueError("targets of different BOS rules or context sizes share no pass")
+        (self.reading,) = readings
+        self._model = model
+        self.targets = targets
+        self._settings = settings
+        self._columns = [torch.tensor(target.features) for target in targets]
+        self._thresholds = {t.sae.hook_point: t.sink_threshold for t in targets}
+        self.device = model.device
+
+    def describe(self, size: BatchSize) -> str:
+        """Where and how the pass runs, in one line."""
+        measured = ""
+        if not isnan(size.tokens_per_second):
+            measured = f" (measured: {size.tokens_per_second:,.0f} tokens/s)"
+        name = torch.cuda.get_device_name(self.device) if "cuda" in self.device else self.device
+        return f"{name}, {self._model.dtype}, {size.tokens:,} tokens a batch{measured}"
+
+    def try_out(self, texts: Sequence[TokenizedText], tokens_per_batch: int) -> None:
+        """Observe texts and forget them, to see how long it takes."""
+        sketches = self.begin()
+        for batch in self.batches(texts, tokens_per_batch):
+            self.see(batch, sketches, "a batch tried out")
+
+    def begin(self) -> dict[str, Sketch]:
+        """Empty sketches, by name of the SAE."""
+        return {
+            target.sae.name: Sketch(target.features, self._settings, device=self._model.device)
+            for target in self.targets
+        }
+
+    def run(
+        self,
+        chunks: Chunks,
+        work: Work,
+        *,
+        save: Callable[[Work], None],
+        save_every: float,
+        progress: Callable[[Iterator[TokenBatch]], Iterator[TokenBatch]],
+    ) -> None:
+        """See every chunk of the work's shard that it has not seen, and count it there.
+
+        Args:
+            chunks: the corpus.
+            work: goes on from where it is.
+            save: is given the work, which it may write down, between batches.
+            save_every: seconds between two calls of it.
+            progress: wraps the batches as they come.
+
+        Raises:
+            SafesailError: of the corpus, of `save`; or activations are not finite.
+        """
+        number, count = work.shard
+
+        def is_mine(chunk: int) -> bool:
+            return chunk % count == number - 1 and chunk not in work.done
+
+        saved = time.monotonic()
+
+        def batches() -> Iterator[TokenBatch]:
+            texts = ((chunk.number, chunks.texts(chunk)) for chunk in chunks.read(is_mine))
+            for chunk, found in ahead(texts):
+                seen = work.batches if work.chunk == chunk else 0
+                work.chunk, work.batches = chunk, seen
+                for place, batch in enumerate(self.batches(found, work.tokens_per_batch)):
+                    if place >= seen:
+                        yield batch
+                work.done.add(chunk)
+                work.chunk, work.batches = -1, 0
+
+        for batch in progress(batches()):
+            self.see(batch, work.sketches, f"batch {work.batches + 1} of chunk {work.chunk}")
+            work.batches += 1
+            if time.monotonic() - saved >= save_every:
+                save(work)
+                saved = time.monotonic()
+        work.chunks = chunks.count
+
+    def tokenize(self, documents: Sequence[Document], tokens: int) -> list[TokenizedText]:
+        """Documents as texts, up to a number of tokens."""
+        return list(self.reading.texts(self._model, documents, tokens))
+
+    def batches(
+        self, texts: Sequence[TokenizedText], tokens_per_batch: int
+    ) -> Iterator[TokenBatch]:
+        """Texts of one chunk in batches: the same ones whoever sees the chunk."""
+        return self._model.batches(
+            texts, prepend_bos=self.reading.prepend_bos, tokens_per_batch=tokens_per_batch
+        )
+
+    def see(self, batch: TokenBatch, sketches: Mapping[str, Sketch], where: str) -> None:
+        """Take in one batch.
+
+        Args:
+            batch: of `batches`.
+            sketches: of `begin`.
+            where: the batch's place, for messages.
+
+        Raises:
+            ModelError: the model's activations are not finite.
+            CandidateError: those of an SAE are not.
+        """
+        found = self._model.observe(batch, list(self._thresholds), self._thresholds)
+        windows = Windows.of(batch.texts)
+        for target, columns in zip(self.targets, self._columns, strict=True):
+            observation = found[target.sae.hook_point]
+            inputs = observation.activations[observation.content_mask]
+            encoded = target.sae.encode_features(inputs, columns)
+            if not encoded.isfinite().all():
+                raise _not_finite(batch, target, inputs, where)
+            content = ContentTokens.of(batch, windows, observation.content_mask)
+            sketches[target.sae.name].add(batch.texts, windows, content, encoded)
+
+
+def _not_finite(
+    batch: TokenBatch, target: Target, inputs: Tensor, where: str
+) -> ModelError | CandidateError:
+    documents = f"{batch.texts[0].document} ... {batch.texts[-1].document}"
+    sae = target.sae
+    if not inputs.isfinite().all():
+        return ModelError(
+            f"the model's activations at {sae.hook_point} (layer {sae.layer}) are not finite in "
+            f"{where} (documents {documents}): nothing was kept of it; set `model.dtype` to "
+            '"float32" in safesail.toml'
+        )
+    return CandidateError(
+        f"SAE {sae.name} (layer {sae.layer}) gives activations that are not finite in {where} "
+        f"(documents {documents}): its weights are damaged, or it belongs to another model"
+    )
