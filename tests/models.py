@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+if TYPE_CHECKING:
+    from safesail.language_model import LanguageModel, TokenBatch
 
 VOCABULARY = 400
 LAYERS = 3
@@ -41,6 +44,34 @@ def tiny_gemma2(folder: Path, **settings: Any) -> Path:
     return _save(folder, Gemma2ForCausalLM, Gemma2Config, {**shape, **settings})
 
 
+def tiny_qwen3(folder: Path, **settings: Any) -> Path:
+    """Qwen3: as Llama, with norms of queries and keys."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    return _save(folder, Qwen3ForCausalLM, Qwen3Config, {**_shape(), "head_dim": 8, **settings})
+
+
+def tiny_gemma3(folder: Path, **settings: Any) -> Path:
+    """Gemma-3: as Gemma-2 without soft caps; some layers see a window of tokens only."""
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    shape = {
+        **_shape(),
+        "head_dim": 8,
+        "sliding_window": 8,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    }
+    return _save(folder, Gemma3ForCausalLM, Gemma3TextConfig, {**shape, **settings})
+
+
+def tiny_gptj(folder: Path, **settings: Any) -> Path:
+    """GPT-J: attention and MLP side by side, attention chosen when the model is made."""
+    from transformers import GPTJConfig, GPTJForCausalLM
+
+    shape = {"n_embd": D_MODEL, "n_layer": LAYERS, "n_head": 4, "n_positions": 64, "rotary_dim": 4}
+    return _save(folder, GPTJForCausalLM, GPTJConfig, {**shape, **settings})
+
+
 def tiny_gpt2(folder: Path, **settings: Any) -> Path:
     """GPT-2: layer norms, learned positions."""
     from transformers import GPT2Config, GPT2LMHeadModel
@@ -56,6 +87,17 @@ def tiny_gpt_neox(folder: Path, **settings: Any) -> Path:
     shape = _shape()
     del shape["num_key_value_heads"]
     return _save(folder, GPTNeoXForCausalLM, GPTNeoXConfig, {**shape, **settings})
+
+
+def batch_of(model: LanguageModel, texts: list[str], prepend_bos: bool = True) -> TokenBatch:
+    """Texts as one batch of a model."""
+    tokenized = [
+        piece
+        for number, text in enumerate(texts)
+        for piece in model.tokenize(text, document=str(number), prepend_bos=prepend_bos)
+    ]
+    (batch,) = model.batches(tokenized, prepend_bos=prepend_bos)
+    return batch
 
 
 def byte_tokenizer(**settings: Any) -> Any:

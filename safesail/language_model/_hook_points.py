@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple
 
 from safesail.errors import ModelError
 
@@ -20,6 +21,18 @@ _CUSTOMARY = (
 # The projection back to the residual stream is the last step of its module, so its output is the
 # module's output.
 _LAST_STEPS = {"mlp.out": "mlp", "attn.o": "attn"}
+
+
+class Site(NamedTuple):
+    """One side of a module of transformers' model.
+
+    Attributes:
+        module: path of the module.
+        side: its input or its output.
+    """
+
+    module: str
+    side: Literal["in", "out"]
 
 
 class HookPoints:
@@ -49,6 +62,12 @@ class HookPoints:
         blocks = bridge.adapter.component_mapping["blocks"]
         self._blocks = blocks.name
         self._modules = {"": "", **_modules(blocks, "", "")}
+        self._sites = {
+            id(hooks[hook]): site
+            for layer in range(self._layers)
+            for hook, site in self._sites_of(layer)
+            if hook in hooks
+        }
 
     def canonical(self, name: str) -> str:
         """TransformerLens name of a hook point, from that or a Hugging Face module name.
@@ -87,6 +106,25 @@ class HookPoints:
         if name.endswith(("hook_resid_pre", "hook_resid_mid", "hook_resid_post")):
             return name
         return f"blocks.{_layer(name)}.hook_resid_post"
+
+    def site(self, name: str) -> Site | None:
+        """Where transformers' own model should show what a hook point shows.
+
+        Args:
+            name: canonical name.
+
+        Returns:
+            None where no input or output of a module is known to be it.
+        """
+        return self._sites.get(id(self._hooks[name]))
+
+    def _sites_of(self, layer: int) -> Iterator[tuple[str, Site]]:
+        """Hooks on the two sides of the components of a block."""
+        for module, component in self._modules.items():
+            path = ".".join(part for part in (self._blocks, str(layer), module) if part)
+            hook = ".".join(part for part in ("blocks", str(layer), component) if part)
+            yield f"{hook}.hook_in", Site(path, "in")
+            yield f"{hook}.hook_out", Site(path, "out")
 
     def _explain_absence(self, name: str, module_layer: str | None) -> str:
         layer = _layer(name) if module_layer is None else int(module_layer)

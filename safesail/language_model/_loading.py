@@ -14,22 +14,34 @@ from typing import Any
 import torch
 
 from safesail.errors import ModelError
+from safesail.language_model._dtype import resolve_dtype
 from safesail.language_model._files import fingerprint_folder, model_folder
+from safesail.language_model._twin import TwinLoader
 from safesail.language_model.names import official_name
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A TransformerBridge with a tokenizer of its own, and what identifies them."""
+    """A model twice over one set of weights, with a tokenizer, and what identifies them.
+
+    Attributes:
+        bridge: a TransformerBridge.
+        plain: the same model as transformers runs it.
+        tokenizer: one that prepends no BOS.
+        name: hub name, or the folder's name.
+        fingerprint: changes when the model's files do.
+        folder: where the model lies; None where it came from the hub.
+    """
 
     bridge: Any
+    plain: Any
     tokenizer: Any
     name: str
     fingerprint: str
     folder: Path | None
 
 
-def load(reference: str, *, folder: Path | None, device: str) -> LoadedModel:
+def load(reference: str, *, folder: Path | None, device: str, dtype: str) -> LoadedModel:
     """Load a model from a folder or, where there is none, from the Hugging Face hub.
 
     Raises:
@@ -37,8 +49,8 @@ def load(reference: str, *, folder: Path | None, device: str) -> LoadedModel:
     """
     path = model_folder(reference, folder)
     if path is not None:
-        return _load_folder(path, device)
-    return _load_hub(reference, device)
+        return _load_folder(path, device, dtype)
+    return _load_hub(reference, device, dtype)
 
 
 def resolve_device(device: str) -> str:
@@ -67,20 +79,21 @@ def first_line(error: BaseException) -> str:
     return lines[0][:200] if lines else type(error).__name__
 
 
-def _load_folder(path: Path, device: str) -> LoadedModel:
+def _load_folder(path: Path, device: str, dtype: str) -> LoadedModel:
     fingerprint = fingerprint_folder(path)
     try:
-        bridge, tokenizer = _boot(str(path), device, local=True)
+        precision = resolve_dtype(dtype, device, path / "config.json")
+        bridge, plain, tokenizer = _boot(str(path), device, precision, local=True)
     except ModelError:
         raise
     except Exception as error:  # transformers and safetensors raise classes of many kinds
         raise ModelError(
             f"cannot load model {path}: {first_line(error)}; are its files whole?"
         ) from error
-    return LoadedModel(bridge, tokenizer, path.name, fingerprint, path)
+    return LoadedModel(bridge, plain, tokenizer, path.name, fingerprint, path)
 
 
-def _load_hub(name: str, device: str) -> LoadedModel:
+def _load_hub(name: str, device: str, dtype: str) -> LoadedModel:
     from huggingface_hub import hf_hub_download
 
     name = official_name(name)
@@ -88,7 +101,8 @@ def _load_hub(name: str, device: str) -> LoadedModel:
         with _quiet():
             # One question first: where there is no network, each costs half a minute of retries.
             configuration = hf_hub_download(name, "config.json")
-        bridge, tokenizer = _boot(name, device, local=False)
+        precision = resolve_dtype(dtype, device, Path(configuration))
+        bridge, plain, tokenizer = _boot(name, device, precision, local=False)
     except ModelError:
         raise
     except Exception as error:  # as above, and those of huggingface_hub and its HTTP client
@@ -98,10 +112,11 @@ def _load_hub(name: str, device: str) -> LoadedModel:
         ) from error
     # The hub's cache keeps a file in a folder named after the commit.
     commit = Path(configuration).parent.name
-    return LoadedModel(bridge, tokenizer, name, f"{name}@{commit}", None)
+    return LoadedModel(bridge, plain, tokenizer, name, f"{name}@{commit}", None)
 
 
-def _boot(source: str, device: str, *, local: bool) -> tuple[Any, Any]:
+def _boot(source: str, device: str, dtype: torch.dtype, *, local: bool) -> tuple[Any, Any, Any]:
+    """Bridge, plain model and tokenizer."""
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import AutoTokenizer
 
@@ -113,14 +128,17 @@ def _boot(source: str, device: str, *, local: bool) -> tuple[Any, Any]:
                 f"the tokenizer of {source} has no fast version (tokenizer.json), which tells "
                 "where in the text a token lies: convert it with transformers"
             )
-        bridge = TransformerBridge.boot_transformers(source, device=device, dtype=torch.float32)
+        loader: Any = TwinLoader(device)
+        bridge = TransformerBridge.boot_transformers(
+            source, device=device, dtype=dtype, model_class=loader
+        )
     missing = [found for message in messages for found in _missing_weights(message)]
     if missing:
         raise ModelError(
             f"the weights of {source} lack {len(missing)} that its config.json calls for "
             f"({missing[0]} ...): config.json and weights are of different models"
         )
-    return bridge.eval(), tokenizer
+    return bridge.eval(), loader.plain, tokenizer
 
 
 def _missing_weights(message: str) -> list[str]:

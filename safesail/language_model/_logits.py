@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -32,15 +33,29 @@ def ranked_tokens(
     return answer
 
 
+def token_text(token_id: int, tokenizer: Any) -> str:
+    """A token as it stands in a text, with the space before it.
+
+    Args:
+        token_id: known to the tokenizer.
+        tokenizer: of transformers.
+    """
+    text = str(tokenizer.decode([token_id]))
+    piece = tokenizer.convert_ids_to_tokens(token_id)
+    # A sentencepiece decoder drops the space before the first word of a text.
+    return f" {text}" if piece.startswith("▁") and not text.startswith(" ") else text
+
+
 def _through_final_norm(bridge: Any, directions: Tensor) -> Tensor:
     """Apply the final norm's centring and weight, read off its response to a probe.
 
     A vector of alternating signs has mean 0 and scale 1, so the norm answers with its own weight
-    and bias, whatever its formula (Gemma's weight is 1 plus the stored one).
+    and bias, whatever its formula (Gemma's weight is 1 plus the stored one). It answers in float32
+    even where the model runs in half precision.
     """
     if not hasattr(bridge, "ln_final"):
         return directions
-    norm = bridge.ln_final
+    norm = copy.deepcopy(bridge.ln_final.original_component).float()
     probe = torch.ones(1, 1, directions.shape[-1], device=directions.device)
     probe[..., 1::2] = -1
     weight = ((norm(probe) - norm(-probe)) / 2 * probe).flatten()

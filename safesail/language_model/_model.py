@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from safesail.errors import ModelError
 from safesail.language_model._chat import as_conversation
+from safesail.language_model._forward import Forward
 from safesail.language_model._hook_points import HookPoints
 from safesail.language_model._loading import LoadedModel, load, resolve_device
-from safesail.language_model._logits import ranked_tokens
-from safesail.language_model._sinks import Observation, SinkNorms, without_sinks
+from safesail.language_model._logits import ranked_tokens, token_text
+from safesail.language_model._sinks import Observation, thresholds_of, without_sinks
 from safesail.language_model._text import (
     TokenBatch,
     TokenizedText,
@@ -27,7 +27,7 @@ from safesail.language_model.names import same_model
 
 
 class LanguageModel:
-    """A causal language model up to its hook points, in float32.
+    """A causal language model up to its hook points; what it shows there is float32.
 
     Attributes:
         name: hub name, or the folder's name.
@@ -38,6 +38,7 @@ class LanguageModel:
         context_size: most tokens in one text, BOS included.
         norms_centre: whether its norms take the mean away (LayerNorm; RMSNorm does not).
         device: where it runs.
+        dtype: precision it runs in: `float32`, `bfloat16` or `float16`.
         tokenizer: of transformers; it adds no BOS here, see `tokenize`.
         bos_token_id: None where the tokenizer has no BOS token.
     """
@@ -46,6 +47,8 @@ class LanguageModel:
         """Wrap a loaded model; use `LanguageModel.load`."""
         self._bridge = loaded.bridge
         self._hook_points = HookPoints(loaded.bridge, loaded.name)
+        self._forward = Forward(loaded.bridge, loaded.plain, self._hook_points, loaded.name)
+        self._run = self._forward.run
         self._vocabulary = int(loaded.bridge.original_model.config.get_text_config().vocab_size)
         self._sizes: dict[str, int] = {}
         self.name = loaded.name
@@ -56,12 +59,18 @@ class LanguageModel:
         self.context_size = int(loaded.bridge.cfg.n_ctx)
         self.norms_centre = str(loaded.bridge.cfg.normalization_type) in ("LN", "LNPre")
         self.device = device
+        self.dtype = str(loaded.bridge.cfg.dtype).removeprefix("torch.")
         self.tokenizer = loaded.tokenizer
         self.bos_token_id: int | None = loaded.tokenizer.bos_token_id
 
     @classmethod
     def load(
-        cls, reference: str, *, folder: Path | None = None, device: str = "auto"
+        cls,
+        reference: str,
+        *,
+        folder: Path | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
     ) -> LanguageModel:
         """Load a model.
 
@@ -70,13 +79,16 @@ class LanguageModel:
                 on the Hugging Face hub.
             folder: base of relative paths; the working directory by default.
             device: `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`, `mps`.
+            dtype: `float32`, `bfloat16`, `float16`, or `auto`: float32, and on a CUDA GPU the half
+                precision that the model is stored in (bfloat16 only where the GPU computes it).
 
         Raises:
             ModelError: folder missing or not a model, files damaged or of different models, hub
-                model unreachable or gated, tokenizer without a fast version, no such device.
+                model unreachable or gated, tokenizer without a fast version, no such device or
+                precision.
         """
         device = resolve_device(device)
-        return cls(load(reference, folder=folder, device=device), device)
+        return cls(load(reference, folder=folder, device=device, dtype=dtype), device)
 
     def is_called(self, name: str) -> bool:
         """Whether this may be the model of that name (`google/gemma-2-2b` is `gemma-2-2b`).
@@ -257,16 +269,14 @@ class LanguageModel:
             ModelError: as `sink_thresholds`.
         """
         residual = {name: self._hook_points.residual(name) for name in hook_points}
-        norms = SinkNorms(sorted(set(residual.values())))
         taken = []
-        for batch in batches:
-            found = self.activations(batch, [*hook_points, *residual.values()])
-            norms.add(batch, found)
-            taken.append((batch, found))
-            if norms.enough:
-                break
-        by_point = norms.thresholds()
-        thresholds = {name: by_point[point] for name, point in residual.items()}
+
+        def read() -> Iterator[tuple[TokenBatch, dict[str, Tensor]]]:
+            for batch in batches:
+                taken.append((batch, self.activations(batch, [*hook_points, *residual.values()])))
+                yield taken[-1]
+
+        thresholds = thresholds_of(read(), residual)
         return thresholds, [
             (batch, without_sinks(batch, found, residual, thresholds)) for batch, found in taken
         ]
@@ -291,13 +301,8 @@ class LanguageModel:
         """
         residual = {name: self._hook_points.residual(name) for name in hook_points}
         points = sorted(set(residual.values()))
-        norms = SinkNorms(points)
-        for batch in batches:
-            norms.add(batch, self.activations(batch, points))
-            if norms.enough:
-                break
-        thresholds = norms.thresholds()
-        return {name: thresholds[point] for name, point in residual.items()}
+        read = ((batch, self.activations(batch, points)) for batch in batches)
+        return thresholds_of(read, residual)
 
     def logit_directions(self, directions: Tensor, count: int) -> list[tuple[list[str], list[str]]]:
         """Tokens that directions of the residual stream make likelier and less likely.
@@ -323,16 +328,11 @@ class LanguageModel:
             )
         known = min(self._vocabulary, len(self.tokenizer))
         answer = ranked_tokens(self._bridge, directions.to(self.device), known, count)
-        return [
-            ([self._string(i) for i in top], [self._string(i) for i in bottom])
-            for top, bottom in answer
-        ]
 
-    def _string(self, token_id: int) -> str:
-        text = str(self.tokenizer.decode([token_id]))
-        piece = self.tokenizer.convert_ids_to_tokens(token_id)
-        # A sentencepiece decoder drops the space before the first word of a text.
-        return f" {text}" if piece.startswith("▁") and not text.startswith(" ") else text
+        def texts(ids: list[int]) -> list[str]:
+            return [token_text(i, self.tokenizer) for i in ids]
+
+        return [(texts(top), texts(bottom)) for top, bottom in answer]
 
     def _bos(self, prepend_bos: bool) -> int | None:
         if prepend_bos and self.bos_token_id is None:
@@ -342,28 +342,3 @@ class LanguageModel:
                 "cfg.json"
             )
         return self.bos_token_id if prepend_bos else None
-
-    @torch.inference_mode()
-    def _run(self, ids: Tensor, mask: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-        """Forward up to the last of the hook points, which must be canonical names."""
-        from transformer_lens.model_bridge.exceptions import StopAtLayerException
-
-        found: dict[str, Tensor] = {}
-
-        def keep(name: str, value: Tensor) -> None:
-            found[name] = value.float().flatten(2)
-            if len(found) == len(names):
-                # What lies above, and the unembedding, would be computed for nothing.
-                raise StopAtLayerException(value)
-
-        def hook(name: str) -> Any:
-            return lambda value, hook: keep(name, value)
-
-        if not names:
-            return found
-        with self._bridge.hooks(fwd_hooks=[(name, hook(name)) for name in names]):
-            self._bridge(ids, attention_mask=mask.long(), use_cache=False, return_type=None)
-        silent = [name for name in names if name not in found]
-        if silent:
-            raise ModelError(f"model {self.name!r} never computes hook point {silent[0]!r}")
-        return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -58,6 +58,27 @@ class SinkNorms:
             point: _SINK_FACTOR * torch.cat(norms)[:_SINK_TOKENS].quantile(0.5).item()
             for point, norms in self._norms.items()
         }
+
+
+def thresholds_of(
+    read: Iterable[tuple[TokenBatch, Mapping[str, Tensor]]], residual: Mapping[str, str]
+) -> dict[str, float]:
+    """Thresholds of hook points; what is read stops at tokens enough.
+
+    Args:
+        read: batches with activations [batch, position, d] at the points of the residual stream.
+        residual: by hook point, the point on the residual stream whose norm counts.
+
+    Raises:
+        ModelError: no batch held a content token.
+    """
+    norms = SinkNorms(sorted(set(residual.values())))
+    for batch, found in read:
+        norms.add(batch, found)
+        if norms.enough:
+            break
+    thresholds = norms.thresholds()
+    return {name: thresholds[point] for name, point in residual.items()}
 
 
 def without_sinks(

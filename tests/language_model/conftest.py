@@ -11,7 +11,9 @@ from safesail.language_model import LanguageModel
 FAMILIES = {
     "llama": models.tiny_llama,
     "qwen2": models.tiny_qwen2,
+    "qwen3": models.tiny_qwen3,
     "gemma2": models.tiny_gemma2,
+    "gemma3": models.tiny_gemma3,
     "gpt2": models.tiny_gpt2,
     "gpt_neox": models.tiny_gpt_neox,
 }

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from models import D_MODEL, LAYERS
+from models import D_MODEL, LAYERS, batch_of
 from torch import Tensor
 
 from safesail.errors import ModelError
@@ -18,16 +18,6 @@ TEXTS = [
     "a small boat sailed over the cold sea to the north, and she wrote a letter",
     "dog",
 ]
-
-
-def batch_of(model: LanguageModel, texts: list[str], prepend_bos: bool = True) -> TokenBatch:
-    tokenized = [
-        piece
-        for number, text in enumerate(texts)
-        for piece in model.tokenize(text, document=str(number), prepend_bos=prepend_bos)
-    ]
-    (batch,) = model.batches(tokenized, prepend_bos=prepend_bos)
-    return batch
 
 
 def module_output(reference: Any, module: str, batch: TokenBatch) -> Tensor:
@@ -78,7 +68,7 @@ def test_hugging_face_names_give_that_modules_output(
 def test_names_that_tables_show(model: LanguageModel, reference: Any) -> None:
     block, attention, o_proj, mlp, down_proj = modules(reference, 1)
     assert model.hook_point(block) == "blocks.1.hook_resid_post"
-    if reference.config.model_type == "gemma2":
+    if reference.config.model_type in ("gemma2", "gemma3_text"):
         # Its customary hooks come after a norm, which these modules' outputs do not.
         assert model.hook_point(mlp) == model.hook_point(down_proj) == "blocks.1.mlp.hook_out"
         assert model.hook_point(attention) == model.hook_point(o_proj) == "blocks.1.attn.hook_out"
@@ -136,24 +126,31 @@ def test_padding_changes_nothing(model: LanguageModel) -> None:
         torch.testing.assert_close(found[row, : len(expected)], expected, atol=2e-5, rtol=2e-5)
 
 
-def test_blocks_above_the_last_hook_point_do_not_run(llama: LanguageModel) -> None:
+@pytest.mark.parametrize("site", ["hook_mlp_out", "ln2.hook_normalized"])
+def test_blocks_above_the_last_hook_point_do_not_run(llama: LanguageModel, site: str) -> None:
+    names = [f"blocks.1.{site}", "blocks.0.hook_resid_post"]
+    batch = batch_of(llama, TEXTS)
+    llama.activations(batch, names)
     ran: list[int] = []
-    blocks = llama._bridge.original_model.model.layers
     handles = [
         block.register_forward_pre_hook(lambda *_, number=number: ran.append(number))
-        for number, block in enumerate(blocks)
+        for model in (llama._bridge.original_model, llama._forward.fast._model)
+        for number, block in enumerate(model.model.layers)
     ]
-    llama.activations(batch_of(llama, TEXTS), ["blocks.1.hook_mlp_out", "blocks.0.hook_resid_post"])
+    llama.activations(batch, names)
     for handle in handles:
         handle.remove()
     assert ran == [0, 1]
 
 
-def test_a_batch_leaves_no_hooks_behind(llama: LanguageModel) -> None:
+@pytest.mark.parametrize("site", ["hook_mlp_out", "ln2.hook_normalized"])
+def test_a_batch_leaves_no_hooks_behind(llama: LanguageModel, site: str) -> None:
     batch = batch_of(llama, TEXTS)
-    llama.activations(batch, ["blocks.1.hook_mlp_out"])
+    llama.activations(batch, [f"blocks.1.{site}", "blocks.0.hook_resid_pre"])
     hooks = llama._bridge.hook_dict.values()
     assert not any(hook.fwd_hooks for hook in hooks)
+    modules = llama._forward.fast._model.modules()
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in modules)
     logits = llama._bridge(batch.token_ids)
     assert logits.shape[-1] == llama._bridge.cfg.d_vocab
 
