@@ -141,6 +141,15 @@ class CollectionSettings(Section):
     seed: int = 0
     """Seed of the draws."""
 
+    tokens_per_batch: int | None = Field(default=None, ge=1)
+    """Most tokens that go through the model at once; measured at the start where not set."""
+
+    chunk_characters: int = Field(default=524_288, ge=1)
+    """Characters of text that are one piece of work: what shards and workers share out."""
+
+    checkpoint_seconds: float = Field(default=60.0, ge=0)
+    """Seconds between two checkpoints; what a killed run has done since the last is done again."""
+
 
 class JudgeSettings(Section):
     """The language model that explains features. Without `model`, the lexical baseline does."""
@@ -268,6 +277,11 @@ class Study:
     def contexts(self, sae: str) -> Path:
         """Folder of an SAE's context shards."""
         return self.folder / "contexts" / sae
+
+    @property
+    def collection(self) -> Path:
+        """Folder of collections that are under way: plans, checkpoints, finished shards."""
+        return self.folder / "collection"
 
     def explanations(self, sae: str) -> Path:
         """Table of an SAE's explanations."""

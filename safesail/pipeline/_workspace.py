@@ -24,13 +24,25 @@ if TYPE_CHECKING:
 # Templates whose change makes judged explanations others than before.
 _PROMPTS = ("explain", "simulate", "repair")
 
+# How the work is done, which changes nothing but the last digits of an activation.
+_NOT_SCIENTIFIC = (
+    "collection.tokens_per_batch",
+    "collection.chunk_characters",
+    "collection.checkpoint_seconds",
+)
+
 Progress = Callable[[Iterable, str], Iterable]
+Tell = Callable[[str], None]
 Approve = Callable[["Downloads"], bool]
 
 
 def no_progress(items: Iterable, label: str) -> Iterable:
     """Show nothing."""
     return items
+
+
+def tell_nothing(line: str) -> None:
+    """Print nothing."""
 
 
 class Workspace:
@@ -42,6 +54,7 @@ class Workspace:
         overwrite: bool,
         progress: Progress,
         approve: Approve | None = None,
+        tell: Tell = tell_nothing,
     ) -> None:
         """Nothing is loaded yet.
 
@@ -50,7 +63,9 @@ class Workspace:
             overwrite: discard results of other settings instead of refusing to go on.
             progress: wraps an iterable with a label.
             approve: says whether published SAEs may be downloaded; None downloads unasked.
+            tell: is given lines for people.
         """
+        self.tell = tell
         self.study = study
         self.settings = study.configuration
         self.overwrite = overwrite
@@ -194,7 +209,11 @@ class Workspace:
             "sae": fingerprint,
             "corpus.max_tokens": self.settings.corpus.max_tokens,
             "ranking.sample_tokens": self.settings.ranking.sample_tokens,
-            **_flat("collection", self.settings.collection),
+            **{
+                key: value
+                for key, value in _flat("collection", self.settings.collection).items()
+                if key not in _NOT_SCIENTIFIC
+            },
         }
 
     def explanations_settings(self, sae: str) -> dict[str, Any]:
