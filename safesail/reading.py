@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from safesail.corpus import Document
 from safesail.language_model import LanguageModel, TokenizedText
-from safesail.sparse_autoencoder import SparseAutoencoder
 
 # Where an SAE does not state the length of its training texts. The time of attention grows with
 # the square of the length, and models today allow for 100,000 tokens and more.
@@ -27,15 +26,15 @@ class Reading:
     context_size: int
 
     @classmethod
-    def of(cls, sae: SparseAutoencoder, model: LanguageModel) -> Reading:
-        """As in the SAE's training, within what the model takes."""
-        size = min(sae.context_size or _USUAL_CONTEXT, model.context_size)
-        return cls(sae.prepend_bos, size)
+    def of(cls, model: LanguageModel, *, prepend_bos: bool, context_size: int | None) -> Reading:
+        """As an SAE was trained, within what the model takes.
 
-    @classmethod
-    def usual(cls, model: LanguageModel) -> Reading:
-        """As SAEs are trained on this model: with BOS where it has one, 1,024 tokens at most."""
-        return cls(model.bos_token_id is not None, min(_USUAL_CONTEXT, model.context_size))
+        Args:
+            model: the language model.
+            prepend_bos: whether the SAE's training texts began with BOS.
+            context_size: tokens of its training texts; None where that is not known.
+        """
+        return cls(prepend_bos, min(context_size or _USUAL_CONTEXT, model.context_size))
 
     def texts(
         self, model: LanguageModel, documents: Iterable[Document], tokens: int

@@ -25,6 +25,7 @@ FLOORS = {
     "corpus": 2,
     "judging": 2,
     "language_model": 2,
+    "reading": 3,
     "sparse_autoencoder": 3,
     "contexts": 4,
     "explaining": 4,

@@ -1,7 +1,7 @@
 """Collect where chosen features fire: statistics and contexts over a corpus."""
 
 from safesail.contexts._collect import Contexts, Engine, Local, collect_contexts
-from safesail.contexts._pass import Pass, Target
+from safesail.contexts._pass import Pass, Target, reading_of
 from safesail.contexts._sketch import SketchSettings
 from safesail.contexts._windows import WINDOW_TOKENS, split_of
 from safesail.contexts._work import Checkpoints, Work
@@ -17,5 +17,6 @@ __all__ = [
     "Target",
     "Work",
     "collect_contexts",
+    "reading_of",
     "split_of",
 ]

@@ -59,7 +59,7 @@ class Pass:
         Raises:
             ValueError: the targets read differently.
         """
-        readings = {Reading.of(target.sae, model) for target in targets}
+        readings = {reading_of(target.sae, model) for target in targets}
         if len(readings) != 1:
             raise ValueError("targets of different BOS rules or context sizes share no pass")
         (self.reading,) = readings
@@ -172,6 +172,11 @@ class Pass:
                 raise _not_finite(batch, target, inputs, where)
             content = ContentTokens.of(batch, windows, observation.content_mask)
             sketches[target.sae.name].add(batch.texts, windows, content, encoded)
+
+
+def reading_of(sae: SparseAutoencoder, model: LanguageModel) -> Reading:
+    """How an SAE reads documents; SAEs that read alike can share a pass."""
+    return Reading.of(model, prepend_bos=sae.prepend_bos, context_size=sae.context_size)
 
 
 def _not_finite(

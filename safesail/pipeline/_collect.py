@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from safesail.contexts import Engine
+    from safesail.reading import Reading
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ def choose(workspace: Workspace, selection: Selection) -> tuple[str, list[int]]:
 
 def plans_for(workspace: Workspace, wanted: Sequence[tuple[str, list[int]]]) -> list[Plan]:
     """What is to be collected of what lacks contexts: one plan for SAEs that read alike."""
-    from safesail.reading import Reading
+    from safesail.contexts import reading_of
 
     finish_left_over(workspace)
     features: dict[str, set[int]] = {}
@@ -166,7 +167,7 @@ def plans_for(workspace: Workspace, wanted: Sequence[tuple[str, list[int]]]) -> 
         settings = workspace.contexts_settings(name)
         missing = asked & _uncollected(workspace, name, settings)
         if missing:
-            reading = Reading.of(workspace.load_sae(name), workspace.model)
+            reading = reading_of(workspace.load_sae(name), workspace.model)
             threshold = _sink_threshold(workspace, name)
             planned = PlannedSae(sorted(missing), threshold, settings)
             by_reading.setdefault(reading, {})[name] = planned
