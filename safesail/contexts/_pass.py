@@ -41,13 +41,20 @@ class Pass:
     """One pass of a model over a corpus, for targets that read it alike.
 
     Attributes:
+        model: the language model.
         targets: the SAEs and their features.
         reading: how documents become texts.
         device: where the model runs.
+        elsewhere: makes the same pass in another process; None where nobody said how.
     """
 
     def __init__(
-        self, model: LanguageModel, targets: Sequence[Target], settings: SketchSettings
+        self,
+        model: LanguageModel,
+        targets: Sequence[Target],
+        settings: SketchSettings,
+        *,
+        elsewhere: Callable[[], Pass] | None = None,
     ) -> None:
         """Prepare the targets.
 
@@ -55,6 +62,7 @@ class Pass:
             model: the language model.
             targets: of SAEs with the same BOS rule and context size.
             settings: how much is kept of each feature.
+            elsewhere: makes the same pass in another process, where it is sent by pickle.
 
         Raises:
             ValueError: the targets read differently.
@@ -63,12 +71,13 @@ class Pass:
         if len(readings) != 1:
             raise ValueError("targets of different BOS rules or context sizes share no pass")
         (self.reading,) = readings
-        self._model = model
+        self.model = model
         self.targets = targets
         self._settings = settings
         self._columns = [torch.tensor(target.features) for target in targets]
         self._thresholds = {t.sae.hook_point: t.sink_threshold for t in targets}
         self.device = model.device
+        self.elsewhere = elsewhere
 
     def describe(self, size: BatchSize) -> str:
         """Where and how the pass runs, in one line."""
@@ -76,7 +85,7 @@ class Pass:
         if not isnan(size.tokens_per_second):
             measured = f" (measured: {size.tokens_per_second:,.0f} tokens/s)"
         name = torch.cuda.get_device_name(self.device) if "cuda" in self.device else self.device
-        return f"{name}, {self._model.dtype}, {size.tokens:,} tokens a batch{measured}"
+        return f"{name}, {self.model.dtype}, {size.tokens:,} tokens a batch{measured}"
 
     def try_out(self, texts: Sequence[TokenizedText], tokens_per_batch: int) -> None:
         """Observe texts and forget them, to see how long it takes."""
@@ -87,7 +96,7 @@ class Pass:
     def begin(self) -> dict[str, Sketch]:
         """Empty sketches, by name of the SAE."""
         return {
-            target.sae.name: Sketch(target.features, self._settings, device=self._model.device)
+            target.sae.name: Sketch(target.features, self._settings, device=self.model.device)
             for target in self.targets
         }
 
@@ -138,15 +147,40 @@ class Pass:
                 saved = time.monotonic()
         work.chunks = chunks.count
 
+    def see_chunk(
+        self,
+        number: int,
+        texts: Sequence[TokenizedText],
+        sketches: Mapping[str, Sketch],
+        tokens_per_batch: int,
+        *,
+        first: int = 0,
+    ) -> None:
+        """Take in a chunk, or what is left of it.
+
+        Args:
+            number: of the chunk, for messages.
+            texts: of the chunk.
+            sketches: of `begin`.
+            tokens_per_batch: most tokens of a batch.
+            first: how many of its batches were seen before.
+
+        Raises:
+            SafesailError: activations are not finite.
+        """
+        for place, batch in enumerate(self.batches(texts, tokens_per_batch)):
+            if place >= first:
+                self.see(batch, sketches, f"batch {place + 1} of chunk {number}")
+
     def tokenize(self, documents: Sequence[Document], tokens: int) -> list[TokenizedText]:
         """Documents as texts, up to a number of tokens."""
-        return list(self.reading.texts(self._model, documents, tokens))
+        return list(self.reading.texts(self.model, documents, tokens))
 
     def batches(
         self, texts: Sequence[TokenizedText], tokens_per_batch: int
     ) -> Iterator[TokenBatch]:
         """Texts of one chunk in batches: the same ones whoever sees the chunk."""
-        return self._model.batches(
+        return self.model.batches(
             texts, prepend_bos=self.reading.prepend_bos, tokens_per_batch=tokens_per_batch
         )
 
@@ -162,7 +196,7 @@ class Pass:
             ModelError: the model's activations are not finite.
             CandidateError: those of an SAE are not.
         """
-        found = self._model.observe(batch, list(self._thresholds), self._thresholds)
+        found = self.model.observe(batch, list(self._thresholds), self._thresholds)
         windows = Windows.of(batch.texts)
         for target, columns in zip(self.targets, self._columns, strict=True):
             observation = found[target.sae.hook_point]
