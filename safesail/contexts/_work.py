@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import os
+import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +20,10 @@ from safesail.errors import StorageError
 from safesail.tables import written_whole
 
 _VERSION = 1
+# The checksum at the end of a file. Those in the archive leave its own structure unguarded.
+_CHECKSUM_BYTES = 32
+# What a killed run was writing stays behind; so old, no run that goes on is writing it.
+_LEFT_BEHIND_SECONDS = 3600
 
 
 @dataclass
@@ -64,7 +72,7 @@ class Work:
         self.chunks = max(self.chunks, other.chunks)
 
     def write(self, path: Path) -> None:
-        """Write it whole or not at all, with a checksum for every part.
+        """Write it whole or not at all, with a checksum of all of it.
 
         Raises:
             StorageError: the disk is full or the folder not writable; an earlier file is intact.
@@ -81,28 +89,29 @@ class Work:
                 ]
             ),
         }  # fmt: skip
-        with (
-            written_whole(path) as file,
-            zipfile.ZipFile(file, "w") as archive,  # type: ignore[call-overload]
-        ):
-            for name, array in arrays.items():
-                _write_array(archive, name, array)
-            for number, sketch in enumerate(self.sketches.values()):
-                for name, array in sketch.arrays().items():
-                    _write_array(archive, f"{number}/{name}", array)
+        with written_whole(path) as file:
+            summed = _Summed(file.write)
+            with zipfile.ZipFile(summed, "w") as archive:  # type: ignore[call-overload]
+                for name, array in arrays.items():
+                    _write_array(archive, name, array)
+                for number, sketch in enumerate(self.sketches.values()):
+                    for name, array in sketch.arrays().items():
+                        _write_array(archive, f"{number}/{name}", array)
+            file.write(summed.digest())
 
     @classmethod
     def read(cls, path: Path, device: str = "cpu") -> Work:
         """Read what `write` wrote.
 
         Raises:
-            StorageError: the file is missing, damaged (its checksums do not hold) or of another
+            StorageError: the file is missing, damaged (its checksum does not hold) or of another
                 version.
         """
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                # Reading a member to its end checks its checksum.
-                arrays = {name: archive[name] for name in archive.files}
+            with path.open("rb") as file:
+                _require_whole(file)
+                with np.load(file, allow_pickle=False) as archive:
+                    arrays = {name: archive[name] for name in archive.files}
             version = int(arrays["version"][0])
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise StorageError(f"{path} is damaged or missing ({_reason(error)})") from error
@@ -149,6 +158,7 @@ class Checkpoints:
         """
         found, faults = [], []
         for path in self._paths:
+            _delete_left_behind(path)
             if path.exists():
                 try:
                     found.append(Work.read(path, device))
@@ -162,6 +172,43 @@ class Checkpoints:
         for path in self._paths:
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
+
+
+class _Summed:
+    """Passes on what is written, and sums it up."""
+
+    def __init__(self, write: Callable[[bytes], int]) -> None:
+        self._write = write
+        self._hash = hashlib.blake2b(digest_size=_CHECKSUM_BYTES)
+
+    def write(self, content: bytes) -> int:
+        self._hash.update(content)
+        return self._write(content)
+
+    def flush(self) -> None:
+        """Nothing: there is no buffer."""
+
+    def digest(self) -> bytes:
+        return self._hash.digest()
+
+
+def _require_whole(file: IO[bytes]) -> None:
+    """Check a file against the checksum at its end, and go back to its beginning."""
+    left = os.fstat(file.fileno()).st_size - _CHECKSUM_BYTES
+    summed = hashlib.blake2b(digest_size=_CHECKSUM_BYTES)
+    while left > 0 and (content := file.read(min(left, 1 << 20))):
+        summed.update(content)
+        left -= len(content)
+    if left or file.read() != summed.digest():
+        raise ValueError("its checksum does not hold")
+    file.seek(0)
+
+
+def _delete_left_behind(path: Path) -> None:
+    for left in path.parent.glob(f".{path.name}.*"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > _LEFT_BEHIND_SECONDS:
+                left.unlink()
 
 
 def _write_array(archive: zipfile.ZipFile, name: str, array: NDArray) -> None:
