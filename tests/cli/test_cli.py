@@ -78,7 +78,7 @@ def test_json_parses_and_holds_what_the_tables_hold(explained: Path, run: Run) -
         assert {point["sae"] for point in points} == names
         assert all({"l0", "fvu", "i_cdf_low", "separation_best"} <= set(p) for p in points)
     _, out, _ = run("collect", "--study", explained, "--limit", 2, "--json")
-    collected = json.loads(out)
+    (collected,) = json.loads(out)
     assert len({row["feature"] for row in collected["features"]}) == 2
     _, out, _ = run("explain", "--study", explained, "--json")
     found = json.loads(out)

@@ -46,7 +46,7 @@ def test_public_pairs_and_moderation_texts(
     assert {row["health"] for row in ranked} == {"ok"}
     assert all(0 < row["fvu"] < 1 for row in ranked)
 
-    collected = json.loads(
+    (collected,) = json.loads(
         safesail("collect", "-c", "violence", "-c", "hate", "--limit", "12", "--study", "study",
                  "--json").stdout
     )  # fmt: skip

@@ -59,12 +59,12 @@ def test_a_stop_between_candidates_keeps_what_was_ranked(
 def test_a_crash_between_contexts_and_statistics_heals(fresh: Path, copy: Copy) -> None:
     folder = copy(fresh)
     study = Study.open(folder)
-    first = collect(study, Selection(limit=2))
+    (first,) = collect(study, Selection(limit=2))
     table = folder / "features" / f"{first.sae}.parquet"
     before = table.read_bytes()
     collect(study, Selection(limit=5))
     table.write_bytes(before)  # as if stopped after the shard was written
-    found = collect(study, Selection(limit=5))
+    (found,) = collect(study, Selection(limit=5))
     assert with_contexts(folder, first.sae) == sorted(found.features)
     rows = load_results(study, "contexts").to_pylist()
     keys = [(r["feature"], r["document"], r["start"], r["sample"]) for r in rows]
