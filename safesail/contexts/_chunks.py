@@ -35,6 +35,10 @@ class Chunks:
     Documents are counted in characters, so that nobody has to tokenise what others read. The
     limit on tokens holds exactly within the first chunk; beyond, the tokens of earlier chunks are
     reckoned from their characters, at the first chunk's tokens per character.
+
+    Attributes:
+        max_tokens: about so many are read in all.
+        count: how many chunks there are; 0 until `read` has come to the end.
     """
 
     def __init__(
@@ -55,10 +59,9 @@ class Chunks:
         """
         self._corpus = corpus
         self._tokenize = tokenize
-        self._max_tokens = max_tokens
+        self.max_tokens = max_tokens
         self._characters = characters
         self.count = 0
-        """How many chunks there are; known when `read` has come to the end."""
 
     def read(self, wanted: Callable[[int], bool]) -> Iterator[Chunk]:
         """The chunks whose number is wanted, in order.
@@ -69,15 +72,15 @@ class Chunks:
         rate, before, number = 0.0, 0, -1
         for number, documents in enumerate(self._cut()):
             characters = sum(len(document.text) for document in documents)
-            left = self._max_tokens
+            left = self.max_tokens
             if number == 0:
-                texts = self._tokenize(documents, self._max_tokens)
+                texts = self._tokenize(documents, self.max_tokens)
                 read = sum(len(text.token_ids) for text in texts)
                 rate = read / characters
-                last = read >= self._max_tokens
+                last = read >= self.max_tokens
             else:
-                left = ceil(self._max_tokens - rate * before)
-                last = rate * (before + characters) >= self._max_tokens
+                left = ceil(self.max_tokens - rate * before)
+                last = rate * (before + characters) >= self.max_tokens
             before += characters
             if wanted(number):
                 yield Chunk(number, documents, left)

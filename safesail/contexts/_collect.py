@@ -22,7 +22,7 @@ from safesail.contexts._pass import Pass, Target
 from safesail.contexts._sketch import Sketch
 from safesail.contexts._work import Checkpoints, Work
 from safesail.corpus import Corpus
-from safesail.language_model import LanguageModel
+from safesail.language_model import LanguageModel, TokenBatch
 from safesail.study import CollectionSettings
 from safesail.tables import CONTEXTS
 
@@ -59,13 +59,28 @@ class Local:
         self, passing: Pass, chunks: Chunks, work: Work, *, save: Callable[[Work], None]
     ) -> None:
         """See the chunks one after another."""
+        expected = chunks.max_tokens // (work.shard[1] * work.tokens_per_batch) + 1
         passing.run(
             chunks,
             work,
             save=save,
             save_every=self.save_every,
-            progress=lambda batches: iter(self.progress(batches, "corpus")),
+            progress=lambda batches: iter(self.progress(_Expected(batches, expected), "corpus")),
         )
+
+
+@dataclass(frozen=True)
+class _Expected:
+    """Items that come one by one, and about how many there will be, for a progress bar."""
+
+    items: Iterator[TokenBatch]
+    count: int
+
+    def __iter__(self) -> Iterator[TokenBatch]:
+        return self.items
+
+    def __len__(self) -> int:
+        return self.count
 
 
 def collect_contexts(

@@ -69,11 +69,12 @@ class Counts:
 
     def merge(self, other: Counts) -> None:
         """Take in what another part of the corpus showed."""
+        device = self.maximum.device
         self.tokens += other.tokens
-        self.windows += other.windows
-        torch.maximum(self.maximum, other.maximum, out=self.maximum)
-        self.token_histogram += other.token_histogram
-        self.window_histogram += other.window_histogram
+        self.windows += other.windows.to(device)
+        torch.maximum(self.maximum, other.maximum.to(device), out=self.maximum)
+        self.token_histogram += other.token_histogram.to(device)
+        self.window_histogram += other.window_histogram.to(device)
 
     def fired(self) -> NDArray[np.int64]:
         """Content tokens at which each feature is above zero, [features]."""
