@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from safesail.pipeline._plan import Plan, plans
+from safesail.errors import StorageError
+from safesail.pipeline._plan import Plan, forget, plans
 from safesail.pipeline._workspace import Workspace, rows_of
 from safesail.tables import (
     CONTEXTS,
@@ -20,7 +22,7 @@ from safesail.tables import (
 )
 
 if TYPE_CHECKING:
-    from safesail.contexts import Work
+    from safesail.contexts import Target, Work
 
 # A feature with this status has no contexts yet.
 UNCOLLECTED = "chosen"
@@ -35,44 +37,74 @@ def finish(workspace: Workspace, plan: Plan, work: Work) -> None:
     Raises:
         StorageError: the disk is full or a folder not writable.
     """
+    work.write(plan.folder(workspace) / _FINISHED)
+    _write_tables(workspace, plan, work)
+
+
+def _write_tables(workspace: Workspace, plan: Plan, work: Work) -> None:
+    for target in plan.passing(workspace).targets:
+        name = target.sae.name
+        rows = feature_rows(workspace, name)
+        uncollected = {row["feature"] for row in rows if row["status"] == UNCOLLECTED}
+        # Some may have been collected by another command since the work was begun.
+        features = uncollected & set(target.features)
+        if features:
+            _write_contexts(workspace, target, work, plan.saes[name].settings, features)
+    forget(plan.folder(workspace))
+
+
+def _write_contexts(
+    workspace: Workspace,
+    target: Target,
+    work: Work,
+    settings: dict[str, Any],
+    features: set[int],
+) -> None:
+    """Write some of a target's features: their contexts first, then that they are there."""
     from safesail.contexts import Contexts
 
-    folder = plan.folder(workspace)
-    work.write(folder / _FINISHED)
-    passing = plan.passing(workspace)
-    for target in passing.targets:
-        name = target.sae.name
-        found = Contexts.of(
-            target, work.sketches[name], workspace.settings.collection, workspace.model
-        )
-        shards = sorted(workspace.study.contexts(name).glob("part-*.parquet"))
-        # A shard with features that the features table does not record was left by a crash between
-        # the two writes; its features are written again.
-        orphans = [path for path in shards if _features_of(path) & set(target.features)]
-        delete(orphans)
-        numbers = [int(path.stem.removeprefix("part-")) for path in shards if path not in orphans]
-        number = max(numbers, default=-1) + 1
-        shard = workspace.study.contexts(name) / f"part-{number:05d}.parquet"
-        write_parts(shard, found.tables(), CONTEXTS, plan.saes[name].settings)
-        rows = feature_rows(workspace, name)
-        for row in rows:
-            row.update(found.statistics.get(row["feature"], {}))
-        write_features(workspace, name, rows)
-    shutil.rmtree(folder, ignore_errors=True)
+    name, folder = target.sae.name, workspace.study.contexts(target.sae.name)
+    found = Contexts.of(target, work.sketches[name], workspace.settings.collection, workspace.model)
+    shards = sorted(folder.glob("part-*.parquet"))
+    # A shard with features that the features table does not record was left by a crash between
+    # the two writes; its features are written again.
+    orphans = [path for path in shards if _features_of(path) & features]
+    # As were files that were being written.
+    delete([*orphans, *folder.glob(".part-*")])
+    numbers = [int(path.stem.removeprefix("part-")) for path in shards if path not in orphans]
+    shard = folder / f"part-{max(numbers, default=-1) + 1:05d}.parquet"
+    tables = found.tables()
+    if features != set(target.features):
+        wanted = pa.array(sorted(features), pa.int64())
+        tables = (table.filter(pc.is_in(table["feature"], wanted)) for table in tables)
+    write_parts(shard, tables, CONTEXTS, settings)
+    rows = feature_rows(workspace, name)
+    for row in rows:
+        if row["feature"] in features:
+            row.update(found.statistics[row["feature"]])
+    write_features(workspace, name, rows)
 
 
 def finish_left_over(workspace: Workspace) -> None:
     """Write the tables of work that was finished when its run was killed.
 
+    Where it is damaged, that is told, and the work is done again from its checkpoint.
+
     Raises:
-        StorageError: as in `finish`, or the work is damaged.
+        StorageError: as in `finish`.
     """
     from safesail.contexts import Work
 
     for folder, plan in plans(workspace):
         path = folder / _FINISHED
         if path.exists() and plan.is_current(workspace):
-            finish(workspace, plan, Work.read(path))
+            try:
+                work = Work.read(path)
+            except StorageError as error:
+                workspace.tell(f"finished work is not used: {error}")
+                delete([path])
+                continue
+            _write_tables(workspace, plan, work)
 
 
 def feature_rows(workspace: Workspace, name: str) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -11,13 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safesail.errors import StorageError
-from safesail.pipeline._workspace import Workspace
+from safesail.pipeline._workspace import Tell, Workspace, tell_nothing
 from safesail.tables import write_bytes
 
 if TYPE_CHECKING:
     from safesail.contexts import Pass
 
 _FILE = "plan.json"
+# At the end of the name of a folder that is being deleted.
+_FORGOTTEN = ".forgotten"
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,8 @@ class Plan:
             return cls(saes, found["chunk_characters"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StorageError(
-                f"{folder / _FILE} is damaged or missing: delete the folder and collect again"
+                f"{folder / _FILE} is damaged or missing: copy it there from where the work was "
+                "begun, or delete the folder and collect again"
             ) from error
 
     def passing(self, workspace: Workspace) -> Pass:
@@ -106,10 +110,43 @@ class Plan:
         return json.dumps(asdict(self), sort_keys=True)
 
 
-def plans(workspace: Workspace) -> Iterator[tuple[Path, Plan]]:
-    """Folders with work that was begun, and their plans; damaged ones are deleted."""
+def plans(workspace: Workspace, tell: Tell = tell_nothing) -> Iterator[tuple[Path, Plan]]:
+    """Folders with work that was begun, and their plans; where shards lack theirs, that is told.
+
+    Nothing but what `forget` began to delete is deleted: another job may be about to write its
+    plan, and work that was copied without it can be given it.
+    """
     for folder in sorted(workspace.study.collection.glob("*/")):
+        if folder.name.endswith(_FORGOTTEN):
+            _delete(folder)
+            continue
         try:
-            yield folder, Plan.read(folder)
-        except StorageError:
-            shutil.rmtree(folder, ignore_errors=True)
+            plan = Plan.read(folder)
+        except StorageError as error:
+            if any(folder.glob("*.work")):
+                tell(f"not used: {error}")
+            continue
+        yield folder, plan
+
+
+def forget(folder: Path) -> None:
+    """Delete work that is in the tables: a part of it is never taken for work under way.
+
+    Raises:
+        StorageError: the folder cannot be renamed.
+    """
+    forgotten = folder.with_name(f"{folder.name}{_FORGOTTEN}")
+    shutil.rmtree(forgotten, ignore_errors=True)
+    try:
+        folder.rename(forgotten)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StorageError(f"cannot delete {folder}: {error.strerror or error}") from error
+    _delete(forgotten)
+
+
+def _delete(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):  # others may be under way beside it
+        folder.parent.rmdir()

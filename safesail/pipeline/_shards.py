@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safesail.errors import InputError, StudyConflictError
+from safesail.errors import InputError, StorageError, StudyConflictError
 from safesail.pipeline._collect import Collection, choose, collection_of, plans_for
 from safesail.pipeline._finish import finish, finish_left_over
 from safesail.pipeline._plan import Plan, plans
@@ -52,7 +52,7 @@ def collect_shard(
         StudyConflictError: the study has no ranking yet.
         SafesailError: see `safesail.errors`.
     """
-    from safesail.contexts import Local, collect_contexts
+    from safesail.contexts import Checkpoints, Local, collect_contexts
 
     if not study.rankings.exists():
         raise StudyConflictError(
@@ -64,7 +64,8 @@ def collect_shard(
     files = []
     for plan in plans_for(workspace, [choose(workspace, one) for one in selections]):
         folder = plan.write(workspace)
-        path = folder / f"shard-{shard[0]}-of-{shard[1]}.work"
+        name = f"shard-{shard[0]}-of-{shard[1]}"
+        path = folder / f"{name}.work"
         if not path.exists():
             work = collect_contexts(
                 plan.passing(workspace),
@@ -78,6 +79,7 @@ def collect_shard(
                 tell=tell,
             )
             work.write(path)
+            Checkpoints(folder, name).clear()
         files.append(path)
     return files
 
@@ -88,14 +90,15 @@ def merge_shards(
     """Join the shards of every collection whose jobs are done, and write its tables.
 
     Raises:
-        InputError: there are no shards; one is missing, there twice, damaged, or of another
-            corpus or collection.
+        InputError: there are no shards; one is missing, there twice, or of another corpus or
+            collection.
+        StorageError: one is damaged.
         SafesailError: see `safesail.errors`.
     """
     workspace = Workspace(study, False, no_progress, approve, tell)
     finish_left_over(workspace)
     found = []
-    for folder, plan in plans(workspace):
+    for folder, plan in plans(workspace, tell):
         files = sorted(folder.glob("shard-*.work"))
         if files and plan.is_current(workspace):
             finish(workspace, plan, _joined(files, plan))
@@ -117,7 +120,10 @@ def _joined(files: Sequence[Path], plan: Plan) -> Work:
     joined: Work | None = None
     names: dict[tuple[int, int], Path] = {}
     for path in files:
-        work = Work.read(path)
+        try:
+            work = Work.read(path)
+        except StorageError as error:
+            raise StorageError(f"{error}: delete it and do that shard again") from error
         if work.plan != plan.digest:
             raise InputError(f"{path} belongs to another collection: move it away")
         if work.shard in names:
