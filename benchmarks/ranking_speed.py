@@ -33,7 +33,8 @@ from safesail.builtin import builtin_path
 from safesail.concepts import ConceptSet, load_concepts
 from safesail.corpus import Corpus
 from safesail.language_model import LanguageModel, TokenBatch
-from safesail.ranking import compare, score_candidates, tokenize_corpus
+from safesail.ranking import compare, score_candidates
+from safesail.reading import Reading
 from safesail.sparse_autoencoder import Candidate, SparseAutoencoder, find_candidates
 from safesail.study import CorpusSource, RankingSettings
 
@@ -211,7 +212,8 @@ def shared_batches(
     sae: SparseAutoencoder,
 ) -> list[TokenBatch]:
     """The batches that the ranking makes: the corpus sample's, then the pairs'."""
-    sample = tokenize_corpus(model, corpus, sample_tokens, sae)
+    reading = Reading.of(model, prepend_bos=sae.prepend_bos, context_size=sae.context_size)
+    sample = list(reading.texts(model, corpus, sample_tokens))
     distinct = dict.fromkeys(t for pair in concepts.pairs for t in (pair.positive, pair.negative))
     texts = [model.tokenize(text, document="", prepend_bos=True)[0] for text in distinct]
     return [

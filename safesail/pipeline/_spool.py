@@ -19,14 +19,13 @@ from safesail.tables import write_bytes
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from safesail.language_model import LanguageModel, Observation, TokenBatch, TokenizedText
+    from safesail.language_model import LanguageModel, Observation, TokenBatch
+    from safesail.reading import Reading
     from safesail.sparse_autoencoder import Activations
 
 # One document in so many is set aside, by its hash; tokens beyond these are used for nothing.
 _HELDOUT_SHARE = 20
 HELDOUT_TOKENS = 50_000
-# As long as texts usually are in training; attention's time grows with the square of the length.
-_LONGEST_TEXT = 1024
 _MANIFEST = "manifest.json"
 
 
@@ -56,9 +55,11 @@ class Spool:
         return training, heldout.parts[0]
 
 
-def context_size(model: LanguageModel) -> int:
-    """Most tokens of a text, BOS included, that SAEs are trained on."""
-    return min(model.context_size, _LONGEST_TEXT)
+def reading_of(model: LanguageModel) -> Reading:
+    """How the corpus is read for training: with BOS where the model has one, at usual length."""
+    from safesail.reading import Reading
+
+    return Reading.of(model, prepend_bos=model.bos_token_id is not None, context_size=None)
 
 
 def spool_bytes(sizes: Iterable[int], tokens: int) -> int:
@@ -116,9 +117,7 @@ def spool(
     if known is not None:
         return known
     shutil.rmtree(folder, ignore_errors=True)
-    tokens_seen, heldout_seen = _write(
-        folder, model, _texts(model, corpus, tokens), sizes, tokens, seed, progress
-    )
+    tokens_seen, heldout_seen = _write(folder, model, corpus, sizes, tokens, seed, progress)
     for hook_point in sizes:
         if not tokens_seen[hook_point] or not heldout_seen[hook_point]:
             raise InputError(
@@ -145,7 +144,7 @@ def _written(folder: Path, sizes: Mapping[str, int], settings: Mapping[str, Any]
 def _write(
     folder: Path,
     model: LanguageModel,
-    texts: Iterable[TokenizedText],
+    corpus: Corpus,
     sizes: Mapping[str, int],
     tokens: int,
     seed: int,
@@ -162,7 +161,9 @@ def _write(
         point: ActivationWriter(folder / point / "heldout", size, tokens=0, seed=seed)
         for point, size in sizes.items()
     }
-    batches = model.batches(texts, prepend_bos=model.bos_token_id is not None)
+    reading = reading_of(model)
+    texts = reading.texts(model, corpus, tokens)
+    batches = model.batches(texts, prepend_bos=reading.prepend_bos)
     for batch, observed in progress(_observed(model, batches, list(sizes)), "activations"):
         aside = batch.content_mask.new_tensor([[_is_heldout(t.document)] for t in batch.texts])
         for point, (activations, content) in observed.items():
@@ -181,22 +182,6 @@ def _observed(
     thresholds, first = model.observe_and_calibrate(batches, hook_points)
     rest = ((batch, model.observe(batch, hook_points, thresholds)) for batch in batches)
     return chain(first, rest)
-
-
-def _texts(model: LanguageModel, corpus: Corpus, tokens: int) -> Iterator[TokenizedText]:
-    """The corpus as tokens, as it is read, until there are enough."""
-    seen = 0
-    for document in corpus:
-        for piece in model.tokenize(
-            document.text,
-            document=document.id,
-            prepend_bos=model.bos_token_id is not None,
-            context_size=context_size(model),
-        ):
-            yield piece
-            seen += len(piece.token_ids)
-            if seen >= tokens:
-                return
 
 
 def _is_heldout(document: str) -> bool:

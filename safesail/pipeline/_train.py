@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from safesail.errors import StorageError, StudyConflictError
 from safesail.pipeline._spool import (
     Spool,
-    context_size,
+    reading_of,
     require_room,
     size_text,
     spool,
@@ -108,11 +108,12 @@ def train_saes(
     workspace = Workspace(study, overwrite, progress)
     tokens = study.configuration.corpus.max_tokens if sweep.tokens is None else sweep.tokens
     planned = plan(sweep, workspace.model, tokens)
+    reading = reading_of(workspace.model)
     shared = {
         **workspace.training_settings(),
         "tokens": tokens,
-        "prepend_bos": workspace.model.bos_token_id is not None,
-        "context_size": context_size(workspace.model),
+        "prepend_bos": reading.prepend_bos,
+        "context_size": reading.context_size,
     }
     waiting = [one for one in planned if not _is_finished(workspace, one, shared)]
     if waiting:

@@ -6,7 +6,6 @@ from safesail.ranking._rank import RankedCandidate, score_candidates
 from safesail.ranking._ranking import Ranking
 from safesail.ranking._rows import REFUSED
 from safesail.ranking._summary import CandidateLine, ConceptLine
-from safesail.ranking._texts import tokenize_corpus
 
 __all__ = [
     "REFUSED",
@@ -17,5 +16,4 @@ __all__ = [
     "compare",
     "plot_ranking",
     "score_candidates",
-    "tokenize_corpus",
 ]

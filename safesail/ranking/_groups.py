@@ -15,8 +15,9 @@ from safesail.language_model import LanguageModel, TokenizedText
 from safesail.ranking._activations import Progress, Site, SiteTokens, Spool, read_sites
 from safesail.ranking._design import PairDesign
 from safesail.ranking._observe import Observation
-from safesail.ranking._texts import context_size, tokenize_corpus, tokenize_pairs
+from safesail.ranking._texts import tokenize_pairs
 from safesail.ranking._wiring import Probe
+from safesail.reading import Reading
 from safesail.sparse_autoencoder import Candidate, SparseAutoencoder
 from safesail.study import RankingSettings
 
@@ -121,7 +122,7 @@ def _group(
     limit: float,
 ) -> tuple[list[_Group], list[Refused]]:
     """Load every candidate once, to know what it reads; hold them all where memory allows."""
-    groups: dict[tuple[bool, int], _Group] = {}
+    groups: dict[Reading, _Group] = {}
     refused = []
     held = 0.0
     for candidate in candidates:
@@ -130,11 +131,11 @@ def _group(
         except CandidateError as error:
             refused.append(Refused(candidate, str(error)))
             continue
-        key = sae.prepend_bos, context_size(model, sae)
-        if key not in groups:
-            sample = tokenize_corpus(model, corpus, settings.sample_tokens, sae)
-            groups[key] = _Group(sae.prepend_bos, sample, [])
-        group, site = groups[key], Site(sae.hook_point, sae.output_hook_point)
+        reading = Reading.of(model, prepend_bos=sae.prepend_bos, context_size=sae.context_size)
+        if reading not in groups:
+            sample = list(reading.texts(model, corpus, settings.sample_tokens))
+            groups[reading] = _Group(sae.prepend_bos, sample, [])
+        group, site = groups[reading], Site(sae.hook_point, sae.output_hook_point)
         size = 4.0 * sae.width * (sae.d_in + sae.d_out + texts)
         if site not in group.sites:
             size += 4.0 * _HELD_TOKENS * (sae.d_in + sae.d_out)
