@@ -41,8 +41,8 @@ def tables(study: Path) -> dict[str, list[str]]:
 
 
 def left_over(study: Path) -> list[str]:
-    """Files that no finished collection leaves."""
-    work = list(study.glob("collection*"))
+    """Files and folders that no finished collection leaves."""
+    work = list((study / "collection").rglob("*"))
     parts = [p for name in ("contexts", "features") for p in (study / name).rglob(".*")]
     return [str(path.relative_to(study)) for path in [*work, *parts]]
 

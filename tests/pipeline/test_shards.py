@@ -83,6 +83,7 @@ def test_shards_in_any_order_are_the_local_run(
     ]
     assert tables(folder) == tables(local)
     assert not left_over(folder)
+    assert not (folder / "collection").exists()
     forbid_work(monkeypatch)
     (found,) = collect(study, FIRST)
     assert {row["status"] for row in found.rows} <= {"collected", "too_few_contexts", "dead"}
