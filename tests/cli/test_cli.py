@@ -99,6 +99,55 @@ def test_json_parses_and_holds_what_the_tables_hold(explained: Path, run: Run) -
     assert {check["outcome"] for check in checks.values()} <= {"ok", "warning"}
 
 
+def test_several_layers_are_collected_together(fresh: Path, copy: Copy, run: Run) -> None:
+    folder = copy(fresh)
+    layers = ("--layer", 2, "--layer", 1, "--limit", 2)
+    code, out, err = run("collect", "--study", folder, *layers, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert [(one["sae"], one["layer"]) for one in found] == [("upper", 2), (found[1]["sae"], 1)]
+    assert all(len({row["feature"] for row in one["features"]}) == 2 for one in found)
+    code, out, _ = run("collect", "--study", folder, *layers)
+    assert code == 0
+    assert out.count(": 2 features (") == 2
+    saes = ("--sae", "first", "--sae", "second", "--limit", 2, "--json")
+    code, out, _ = run("collect", "--study", folder, *saes)
+    assert [one["sae"] for one in json.loads(out)] == ["first", "second"]
+
+
+def test_shards_and_merge(fresh: Path, copy: Copy, run: Run) -> None:
+    folder = copy(fresh)
+    change_setting(folder, "hard_silent = 8\n", "hard_silent = 8\nchunk_characters = 5000\n")
+    asked = ("--study", folder, "--limit", 2)
+    assert run("rank-saes", "--study", folder)[0] == 0
+    code, out, err = run("collect", *asked, "--shard", "2/2")
+    assert code == 0, err
+    assert [Path(line).name for line in out.splitlines()] == ["shard-2-of-2.work"]
+    assert Path(out.strip()).exists()
+    assert f"when all 2 are done: safesail merge --study {folder}" in err
+    code, out, err = run("merge", "--study", folder)
+    assert (code, out) == (1, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert "lacks shard 1 of 2: run `safesail collect --shard 1/2`" in err
+    assert run("collect", *asked, "--shard", "1/2")[0] == 0
+    code, out, err = run("merge", "--study", folder, "--json")
+    assert code == 0, err
+    (found,) = json.loads(out)
+    assert len({row["feature"] for row in found["features"]}) == 2
+    assert not (folder / "collection").exists()
+    code, out, _ = run("collect", *asked, "--shard", "1/2")
+    assert (code, out) == (0, "nothing to do: all these features have contexts\n")
+    assert run("merge", "--study", folder)[0] == 1
+
+
+@pytest.mark.parametrize("shard", ["0/3", "4/3", "1/0", "x", "1/3/5", "-1/3", "1.5/3"])
+def test_a_shard_that_there_cannot_be_is_wrong_usage(fresh: Path, run: Run, shard: str) -> None:
+    code, out, err = run("collect", "--study", fresh, "--shard", shard)
+    assert (code, out) == (2, "")
+    assert "is not i/n with 1 <= i <= n" in " ".join(err.split())
+
+
 def test_explain_takes_the_best_of_the_layer(fresh: Path, copy: Copy, run: Run) -> None:
     folder = copy(fresh)
     code, out, _ = run("explain", "--study", folder, "--layer", 2, "--limit", 2, "--json")
@@ -148,6 +197,7 @@ def test_an_error_cannot_speak_to_the_terminal(tmp_path: Path, run: Run) -> None
         ["export", "--format", "docx"],
         ["show"],
         ["show", "seven"],
+        ["collect", "--sae", "first", "--layer", "1", "--layer", "2"],
     ],
 )
 def test_wrong_usage_exits_2(run: Run, arguments: list[str]) -> None:
@@ -169,6 +219,8 @@ def test_wrong_usage_exits_2(run: Run, arguments: list[str]) -> None:
         ),
         (["explain", "--concept", "theft"], "concept 'theft' has no pairs"),
         (["explain", "--sae", "none"], "no candidate 'none' in this study; there are first"),
+        (["collect", "--shard", "1/3"], "has no ranking, which every shard needs: run `safesail"),
+        (["merge"], "no shards in "),
         (["show", "3"], "no features in "),
         (["export"], "run `safesail explain` first"),
         (["explain", "--judge-model", "j", "--judge-url", "ftp://x"], "URL must look like"),
