@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -25,7 +25,9 @@ from ._selection import selection
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from safesail.contexts import Engine
     from safesail.pipeline import Collection, Selection
+    from safesail.study import Study
 
 _SHOWN = 20
 
@@ -41,6 +43,17 @@ ShardOption = Annotated[
     str | None,
     typer.Option("--shard", help="Do part i of n only, as i/n; `safesail merge` joins them."),
 ]
+EngineOption = Annotated[
+    Literal["local", "ray"],
+    typer.Option("--engine", help="local: in this process; ray: workers, one a GPU, by Ray."),
+]
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", help="Of Ray: how many; by default one a GPU.", min=1)
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option("--ray-address", help="A Ray cluster to join; by default one is started here."),
+]
 
 
 def collect(
@@ -50,6 +63,9 @@ def collect(
     concept: ConceptOption = None,
     limit: LimitOption = None,
     shard: ShardOption = None,
+    engine: EngineOption = "local",
+    workers: WorkersOption = None,
+    ray_address: AddressOption = None,
     yes: YesOption = False,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
@@ -65,12 +81,17 @@ def collect(
       safesail collect --layer 6 --layer 12 --layer 18
       safesail collect --concept fraud --limit 50
       safesail collect --shard 3/8
+      safesail collect --engine ray --workers 4
     """
     from safesail.pipeline import collect as run
     from safesail.pipeline import collect_shard
     from safesail.study import Study
 
     wanted = _selections(sae or [], layer or [], concept, limit)
+    if engine == "local" and (workers is not None or ray_address is not None):
+        raise typer.BadParameter("--workers and --ray-address belong to --engine ray")
+    if engine == "ray" and shard is not None:
+        raise typer.BadParameter("--shard shares out by hand: it goes with --engine local only")
     opened = Study.open(study)
     if shard is not None:
         part = _shard(shard)
@@ -81,9 +102,29 @@ def collect(
         note(f"when all {part[1]} are done: safesail merge --study {study}")
         return
     found = run(
-        opened, wanted, overwrite=overwrite, progress=progress, approve=approval(yes), tell=note
+        opened,
+        wanted,
+        engine=_ray(opened, workers, ray_address) if engine == "ray" else None,
+        overwrite=overwrite,
+        progress=progress,
+        approve=approval(yes),
+        tell=note,
     )
     print_collections(found, json=json)
+
+
+def _ray(study: Study, workers: int | None, address: str | None) -> Engine:
+    from safesail.contexts import RayEngine
+
+    settings = study.configuration
+    return RayEngine(
+        workers,
+        address,
+        save_every=settings.collection.checkpoint_seconds,
+        use_gpus=settings.model.device != "cpu",
+        progress=progress,
+        tell=note,
+    )
 
 
 def print_collections(found: Sequence[Collection], *, json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from safesail.contexts._collect import Contexts, Engine, Local, collect_contexts
 from safesail.contexts._pass import Pass, Target, reading_of
+from safesail.contexts._ray import RayEngine
 from safesail.contexts._sketch import SketchSettings
 from safesail.contexts._windows import WINDOW_TOKENS, split_of
 from safesail.contexts._work import Checkpoints, Work
@@ -13,6 +14,7 @@ __all__ = [
     "Engine",
     "Local",
     "Pass",
+    "RayEngine",
     "SketchSettings",
     "Target",
     "Work",

@@ -8,11 +8,13 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safesail.errors import StorageError
-from safesail.pipeline._workspace import Tell, Workspace, tell_nothing
+from safesail.pipeline._workspace import Tell, Workspace, no_progress, tell_nothing
+from safesail.study import Study
 from safesail.tables import write_bytes
 
 if TYPE_CHECKING:
@@ -87,7 +89,7 @@ class Plan:
             ) from error
 
     def passing(self, workspace: Workspace) -> Pass:
-        """The pass that carries it out, model and SAEs loaded.
+        """The pass that carries it out, model and SAEs loaded; it can be made elsewhere too.
 
         Raises:
             SafesailError: they cannot be loaded.
@@ -98,7 +100,12 @@ class Plan:
             Target(workspace.load_sae(name), tuple(sae.features), sae.sink_threshold)
             for name, sae in self.saes.items()
         ]
-        return Pass(workspace.model, targets, SketchSettings.of(workspace.settings.collection))
+        return Pass(
+            workspace.model,
+            targets,
+            SketchSettings.of(workspace.settings.collection),
+            elsewhere=partial(_elsewhere, self, workspace.study),
+        )
 
     def is_current(self, workspace: Workspace) -> bool:
         """Whether the study's settings are still those it was made with."""
@@ -108,6 +115,15 @@ class Plan:
 
     def _json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)
+
+
+def _elsewhere(plan: Plan, study: Study) -> Pass:
+    """The pass in a process that was given one GPU, which is the first that it sees."""
+    settings = study.configuration
+    if settings.model.device.startswith("cuda:"):
+        model = settings.model.model_copy(update={"device": "cuda"})
+        settings = settings.model_copy(update={"model": model})
+    return plan.passing(Workspace(Study(study.folder, settings), False, no_progress))
 
 
 def plans(workspace: Workspace, tell: Tell = tell_nothing) -> Iterator[tuple[Path, Plan]]:
