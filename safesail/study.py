@@ -144,7 +144,7 @@ class CollectionSettings(Section):
     tokens_per_batch: int | None = Field(default=None, ge=1)
     """Most tokens that go through the model at once; measured at the start where not set."""
 
-    chunk_characters: int = Field(default=524_288, ge=1)
+    chunk_characters: int = Field(default=262_144, ge=1)
     """Characters of text that are one piece of work: what shards and workers share out."""
 
     checkpoint_seconds: float = Field(default=60.0, ge=0)

@@ -148,7 +148,7 @@ def _choose(
         if not active:
             continue
         active.sort(key=lambda w: (-w["peak"], w["priority"]))
-        lowest = _bin(active[0]["peak"], 4) - 6 * 4
+        lowest = _bin(active[0]["peak"], 4) - 5 * 4
         by_bin = defaultdict(list)
         for window in sorted(active, key=lambda w: w["priority"]):
             by_bin[max(_bin(window["peak"], 4), lowest)].append(window)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_array, vstack
 from torch import Tensor
 
 from safesail.contexts._bins import (
@@ -18,9 +20,11 @@ from safesail.contexts._bins import (
 from safesail.contexts._hashing import LARGEST
 from safesail.contexts._windows import SPLITS, WINDOW_TOKENS
 
+# What a sparse array is made of.
+_SPARSE = ("data", "indices", "indptr")
 # Peaks this far below a feature's largest share one bin: they all lie within the first level,
-# unless the largest is 6 times its 0.999 quantile.
-_OCTAVES_KEPT = 6
+# unless the largest is three times its 0.999 quantile.
+_OCTAVES_KEPT = 5
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,8 @@ class ActiveRows:
         priority: the window's random number for this feature, int64 [n].
         peak: largest activation, above zero, float32 [n].
         window: the window's key, int64 [n].
-        activations: at each place of the window; 0 beyond its end, float32 [n, 32].
+        activations: at each place of the window, where above zero: float32 [n, 32], sparse, as
+            most places of most windows hold none.
     """
 
     feature: NDArray[np.int32]
@@ -41,7 +46,7 @@ class ActiveRows:
     priority: NDArray[np.int64]
     peak: NDArray[np.float32]
     window: NDArray[np.int64]
-    activations: NDArray[np.float32]
+    activations: csr_array
 
     def __len__(self) -> int:
         return len(self.feature)
@@ -55,7 +60,7 @@ class ActiveRows:
             np.empty(0, dtype=np.int64),
             np.empty(0, dtype=np.float32),
             np.empty(0, dtype=np.int64),
-            np.empty((0, WINDOW_TOKENS), dtype=np.float32),
+            csr_array((0, WINDOW_TOKENS), dtype=np.float32),
         )
 
     @classmethod
@@ -64,8 +69,24 @@ class ActiveRows:
         columns = {
             field.name: np.concatenate([getattr(part, field.name) for part in parts])
             for field in fields(cls)
+            if field.name != "activations"
         }
-        return cls(**columns)
+        return cls(**columns, activations=vstack([p.activations for p in parts], format="csr"))
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray]) -> ActiveRows:
+        """Rows from what `arrays` gave."""
+        sparse = [arrays[name] for name in _SPARSE]
+        shape = (len(sparse[2]) - 1, WINDOW_TOKENS)
+        columns = {f.name: arrays[f.name] for f in fields(cls) if f.name != "activations"}
+        return cls(**columns, activations=csr_array(tuple(sparse), shape=shape))
+
+    def arrays(self) -> dict[str, NDArray]:
+        """The rows as arrays by name."""
+        return {
+            **{f.name: getattr(self, f.name) for f in fields(self) if f.name != "activations"},
+            **{name: getattr(self.activations, name) for name in _SPARSE},
+        }
 
     def take(self, rows: NDArray[np.integer] | NDArray[np.bool_] | slice) -> ActiveRows:
         """Some of the rows."""
@@ -149,7 +170,9 @@ class ActiveWindows:
         """Drop what can no longer matter."""
         if len(self._parts) == 1:
             return
-        rows = ActiveRows.joined(self._parts)
+        parts, self._parts = self._parts, []
+        rows = ActiveRows.joined(parts)
+        del parts  # what is held twice counts: this is where memory peaks
         by_peak = np.lexsort((rows.priority, -rows.peak, rows.group))
         place = _places(rows.group[by_peak])
         is_top = np.zeros(len(rows), dtype=bool)

@@ -121,7 +121,7 @@ def choose_active(
     found = [
         Choice.of(
             split, "active", level[strongest], "top", np.nan,
-            rows.window[strongest], rows.activations[strongest],
+            rows.window[strongest], rows.activations[strongest].toarray(),
         )
     ]  # fmt: skip
     known_to = _known_to(rows, bins, histogram, lowest_bin, per_bin)
@@ -139,7 +139,7 @@ def choose_active(
         found.append(
             Choice.of(
                 split, "active", number, "random", windows / len(drawn),
-                rows.window[drawn], rows.activations[drawn],
+                rows.window[drawn], rows.activations[drawn].toarray(),
             )
         )  # fmt: skip
     return found

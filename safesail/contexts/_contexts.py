@@ -146,7 +146,7 @@ class _Chooser:
         mine = self._active.take(slice(spans[0].start, spans[-1].stop))
         if not len(mine):
             return nothing
-        typical = typical_tokens(self._token_ids(mine.window), mine.activations)
+        typical = typical_tokens(self._token_ids(mine.window), mine.activations.toarray())
         is_near = self._index.holding(typical)
         is_silent = self._silent.of_feature(column)
         starts = level_starts(float(self._q999[column]))

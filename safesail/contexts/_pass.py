@@ -21,6 +21,9 @@ from safesail.language_model import LanguageModel, TokenBatch, TokenizedText
 from safesail.reading import Reading
 from safesail.sparse_autoencoder import SparseAutoencoder
 
+# Bytes that the activations of a target's features may take at a time, whatever the batch.
+_ACTIVATIONS = 1 << 28
+
 
 @dataclass(frozen=True)
 class Target:
@@ -197,15 +200,47 @@ class Pass:
             CandidateError: those of an SAE are not.
         """
         found = self.model.observe(batch, list(self._thresholds), self._thresholds)
-        windows = Windows.of(batch.texts)
         for target, columns in zip(self.targets, self._columns, strict=True):
-            observation = found[target.sae.hook_point]
-            inputs = observation.activations[observation.content_mask]
-            encoded = target.sae.encode_features(inputs, columns)
-            if not encoded.isfinite().all():
-                raise _not_finite(batch, target, inputs, where)
-            content = ContentTokens.of(batch, windows, observation.content_mask)
-            sketches[target.sae.name].add(batch.texts, windows, content, encoded)
+            activations, content = found[target.sae.hook_point]
+            for rows in _parts(content, target):
+                self._take_in(
+                    batch.part(rows),
+                    target,
+                    columns,
+                    activations[rows],
+                    content[rows],
+                    sketches[target.sae.name],
+                    where,
+                )
+
+    def _take_in(
+        self,
+        batch: TokenBatch,
+        target: Target,
+        columns: Tensor,
+        activations: Tensor,
+        content: Tensor,
+        sketch: Sketch,
+        where: str,
+    ) -> None:
+        inputs = activations[content]
+        encoded = target.sae.encode_features(inputs, columns)
+        if not encoded.isfinite().all():
+            raise _not_finite(batch, target, inputs, where)
+        windows = Windows.of(batch.texts)
+        sketch.add(batch.texts, windows, ContentTokens.of(batch, windows, content), encoded)
+
+
+def _parts(content: Tensor, target: Target) -> Iterator[slice]:
+    """Rows of a batch whose activations fit in memory together; at least one."""
+    room = _ACTIVATIONS // (4 * target.sae.columns_computed(len(target.features)))
+    begin = seen = 0
+    for row, tokens in enumerate(content.sum(1).tolist()):
+        if row > begin and seen + tokens > room:
+            yield slice(begin, row)
+            begin, seen = row, 0
+        seen += tokens
+    yield slice(begin, len(content))
 
 
 def reading_of(sae: SparseAutoencoder, model: LanguageModel) -> Reading:

@@ -6,6 +6,7 @@ sample of all windows on which it is. Which of these are near is asked when all 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -45,6 +46,15 @@ class SilentRows:
             np.empty(0, dtype=np.int64),
             np.empty((0, -(-features // 8)), dtype=np.uint8),
         )
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray]) -> SilentRows:
+        """Windows from what `arrays` gave."""
+        return cls(**{field.name: arrays[field.name] for field in fields(cls)})
+
+    def arrays(self) -> dict[str, NDArray]:
+        """The windows as arrays by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> SilentRows:
         """Some of the windows."""

@@ -7,13 +7,13 @@ batches or the parts in which they were seen (but for rounding in the activation
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import TypeVar
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from safesail.contexts._active import ActiveRows, ActiveWindows
@@ -24,8 +24,6 @@ from safesail.contexts._texts import WindowTexts
 from safesail.contexts._windows import SPLITS, WINDOW_TOKENS, ContentTokens, Windows
 from safesail.language_model import TokenizedText
 from safesail.study import CollectionSettings
-
-Rows = TypeVar("Rows", ActiveRows, SilentRows)
 
 # Silent windows are looked for among so many of each split.
 _SILENT_SAMPLE = 8_192
@@ -136,7 +134,7 @@ class Sketch:
                 priority[kept].cpu().numpy(),
                 values[kept].cpu().numpy(),
                 windows.key[numbers],
-                _activations(window, feature, content, encoded).cpu().numpy(),
+                csr_array(_activations(window, feature, content, encoded).cpu().numpy()),
             )
         )
         looked = seen.cpu().numpy().nonzero()[0]
@@ -192,8 +190,8 @@ class Sketch:
             "settings": np.array(list(asdict(self.settings).values()), dtype=np.int64),
             "counts/tokens": np.array([self.counts.tokens]),
             **{f"counts/{name}": value for name, value in counts.items()},
-            **_columns("active", self.active()),
-            **_columns("silent", self.silent()),
+            **{f"active/{name}": value for name, value in self.active().arrays().items()},
+            **{f"silent/{name}": value for name, value in self.silent().arrays().items()},
             "texts": np.frombuffer(sink.getvalue(), dtype=np.uint8),
         }
 
@@ -206,8 +204,8 @@ class Sketch:
         for name, value in vars(sketch.counts).items():
             if isinstance(value, Tensor):
                 value.copy_(torch.from_numpy(arrays[f"counts/{name}"].copy()))
-        sketch._active.add(_from_columns(ActiveRows, "active", arrays))
-        sketch._silent.add(_from_columns(SilentRows, "silent", arrays))
+        sketch._active.add(ActiveRows.from_arrays(_below(arrays, "active/")))
+        sketch._silent.add(SilentRows.from_arrays(_below(arrays, "silent/")))
         reader = pa.ipc.open_stream(pa.py_buffer(arrays["texts"].tobytes()))
         sketch._texts = WindowTexts(reader.read_all())
         sketch._prune()
@@ -218,8 +216,8 @@ class Sketch:
         self._active.prune()
         keys = np.concatenate([self.active().window, self.silent().window])
         self._texts.keep(np.unique(keys))
-        self._rows_due = max(_ROWS_HELD, 2 * len(self._active))
-        self._texts_due = max(_TEXTS_HELD, 2 * len(self._texts))
+        self._rows_due = _ROWS_HELD + len(self._active)
+        self._texts_due = _TEXTS_HELD + len(self._texts)
 
 
 def _activations(
@@ -239,9 +237,9 @@ def _activations(
     return found
 
 
-def _columns(name: str, rows: ActiveRows | SilentRows) -> dict[str, NDArray]:
-    return {f"{name}/{field.name}": getattr(rows, field.name) for field in fields(rows)}
-
-
-def _from_columns(cls: type[Rows], name: str, arrays: Mapping[str, NDArray]) -> Rows:
-    return cls(**{field.name: arrays[f"{name}/{field.name}"] for field in fields(cls)})
+def _below(arrays: Mapping[str, NDArray], prefix: str) -> dict[str, NDArray]:
+    return {
+        name.removeprefix(prefix): value
+        for name, value in arrays.items()
+        if name.startswith(prefix)
+    }

@@ -67,6 +67,16 @@ class TokenBatch:
     content_mask: Tensor
     first: int
 
+    def part(self, rows: slice) -> TokenBatch:
+        """Some of the texts, as wide as all."""
+        return TokenBatch(
+            self.texts[rows],
+            self.token_ids[rows],
+            self.attention_mask[rows],
+            self.content_mask[rows],
+            self.first,
+        )
+
 
 def token_spans(offsets: Sequence[tuple[int, int]], length: int) -> list[tuple[int, int]]:
     """Spans of a text that tile it, one per token.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from safesail.errors import CandidateError, ModelError
 from safesail.sparse_autoencoder._candidates import Candidate
-from safesail.sparse_autoencoder._encoding import encode
+from safesail.sparse_autoencoder._encoding import BY_COLUMN, encode
 from safesail.sparse_autoencoder._formats import SAE_LENS
 from safesail.sparse_autoencoder._loading import LoadedSae, load
 from safesail.sparse_autoencoder._names import block_number
@@ -174,6 +174,10 @@ class SparseAutoencoder:
         encoded = self._encode(x, features.to(x.device))
         self._set_scaling(scaling)
         return encoded
+
+    def columns_computed(self, features: int) -> int:
+        """How many features `encode_features` computes to give so many."""
+        return features if self.architecture in BY_COLUMN else self.width
 
     def _encode(self, x: Tensor, columns: Tensor | slice) -> Tensor:
         return encode(self._sae, x - x.mean(dim=-1, keepdim=True) if self._centred else x, columns)

@@ -208,9 +208,10 @@ def keys_of(found: Contexts) -> dict[tuple[Any, ...], list[float]]:
     return {tuple(row[name] for name in names): row["activations"] for row in rows}
 
 
-@pytest.mark.parametrize("change", ["order", "batch", "chunk"])
-def test_order_batches_and_chunks_change_nothing(
+@pytest.mark.parametrize("change", ["order", "batch", "chunk", "memory"])
+def test_order_batches_chunks_and_memory_change_nothing(
     change: str,
+    monkeypatch: pytest.MonkeyPatch,
     llama: LanguageModel,
     saes: list[SparseAutoencoder],
     features: dict[str, list[int]],
@@ -224,8 +225,11 @@ def test_order_batches_and_chunks_change_nothing(
         random.Random(1).shuffle(mixed)
     elif change == "batch":
         settings = SETTINGS.model_copy(update={"tokens_per_batch": 100})
-    else:
+    elif change == "chunk":
         settings = SETTINGS.model_copy(update={"chunk_characters": 10**6})
+    else:
+        # Room for the activations of some 100 tokens: batches are taken in by parts.
+        monkeypatch.setattr("safesail.contexts._pass._ACTIVATIONS", 4 * 8 * 100)
     sae = saes[0]
     again = collect(llama, {sae: features[sae.name]}, Corpus((), Path(), mixed), settings)
     first, second = keys_of(collected[sae.name]), keys_of(again[sae.name])

@@ -21,8 +21,8 @@ from safesail.contexts._sketch import Sketch, SketchSettings
 from safesail.study import CollectionSettings
 
 SMALL = SketchSettings(top=3, per_bin=4, silent_sample=20, seed=0)
-# Six octaves of four bins, and the one of the largest.
-SAMPLING_BINS_KEPT = 25
+# Five octaves of four bins, and the one of the largest.
+SAMPLING_BINS_KEPT = 21
 CHOSEN = CollectionSettings(top=3, per_level=2, silent=4, hard_silent=4)
 
 
