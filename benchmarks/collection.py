@@ -68,7 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--tokens", type=int, default=32_768, help="tokens of (a) and (b)")
+    parser.add_argument("--tokens", type=int, default=65_536, help="tokens of (a) and (b)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--scale", action="store_true", help="memory alone, up to 2 million tokens")
     parser.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
@@ -80,7 +80,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         result: dict[str, Any] = {} if options.scale else speed(folder, options)
-        largest = 2_000_000 if options.scale else 4 * options.tokens
+        largest = 2_000_000 if options.scale else 2 * options.tokens
         curve = [in_a_process(folder, largest * step // STEPS[-1], options) for step in STEPS]
     result["rss_mb"] = [found["rss_mb"] for found in curve]
     result["rss_tokens"] = [found["tokens"] for found in curve]

@@ -92,13 +92,18 @@ def collect(
         raise typer.BadParameter("--workers and --ray-address belong to --engine ray")
     if engine == "ray" and shard is not None:
         raise typer.BadParameter("--shard shares out by hand: it goes with --engine local only")
+    part = _shard(shard) if shard is not None else None
+    if part is not None and overwrite:
+        raise typer.BadParameter("with --shard, delete contexts/ of the study instead")
     opened = Study.open(study)
-    if shard is not None:
-        part = _shard(shard)
+    if part is not None:
         files = collect_shard(
             opened, wanted, part, progress=progress, approve=approval(yes), tell=note
         )
-        say("\n".join(map(str, files)) or "nothing to do: all these features have contexts")
+        if json:
+            print_json([str(path) for path in files])
+        else:
+            say("\n".join(map(str, files)) or "nothing to do: all these features have contexts")
         note(f"when all {part[1]} are done: safesail merge --study {study}")
         return
     found = run(

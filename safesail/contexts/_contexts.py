@@ -41,8 +41,6 @@ def statistics(sketch: Sketch) -> dict[int, dict[str, Any]]:
     for column, feature in enumerate(sketch.features):
         borders, counts = _shown(histogram[column])
         found[feature] = {
-            "q999": float(q999[column]) if fired[column] else None,
-            "q999_error": float(error[column]) if fired[column] else None,
             "tokens_seen": sketch.counts.tokens,
             "fired": int(fired[column]),
             "density": float(fired[column] / max(sketch.counts.tokens, 1)),
@@ -51,6 +49,8 @@ def statistics(sketch: Sketch) -> dict[int, dict[str, Any]]:
             "histogram_counts": counts,
             "status": _status(windows[column]),
         }
+        if fired[column]:
+            found[feature] |= {"q999": float(q999[column]), "q999_error": float(error[column])}
     return found
 
 

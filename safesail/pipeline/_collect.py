@@ -131,7 +131,7 @@ def _carry_out(workspace: Workspace, plan: Plan, engine: Engine | None) -> None:
         folder=folder,
         tell=workspace.tell,
     )
-    finish(workspace, plan, work)
+    finish(workspace, plan, work, passing.targets)
 
 
 def choose(workspace: Workspace, selection: Selection) -> tuple[str, list[int]]:

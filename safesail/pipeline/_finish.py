@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,20 +30,28 @@ UNCOLLECTED = "chosen"
 _FINISHED = "finished.work"
 
 
-def finish(workspace: Workspace, plan: Plan, work: Work) -> None:
+def finish(workspace: Workspace, plan: Plan, work: Work, targets: Sequence[Target]) -> None:
     """Write the tables of finished work, and forget the work.
 
     The work is put down first: where writing the tables is interrupted, it is taken up from there.
+
+    Args:
+        workspace: the study's.
+        plan: of the work.
+        work: all of it.
+        targets: the plan's SAEs, loaded.
 
     Raises:
         StorageError: the disk is full or a folder not writable.
     """
     work.write(plan.folder(workspace) / _FINISHED)
-    _write_tables(workspace, plan, work)
+    _write_tables(workspace, plan, work, targets)
 
 
-def _write_tables(workspace: Workspace, plan: Plan, work: Work) -> None:
-    for target in plan.passing(workspace).targets:
+def _write_tables(
+    workspace: Workspace, plan: Plan, work: Work, targets: Sequence[Target]
+) -> None:
+    for target in targets:
         name = target.sae.name
         rows = feature_rows(workspace, name)
         uncollected = {row["feature"] for row in rows if row["status"] == UNCOLLECTED}
@@ -104,7 +113,7 @@ def finish_left_over(workspace: Workspace) -> None:
                 workspace.tell(f"finished work is not used: {error}")
                 delete([path])
                 continue
-            _write_tables(workspace, plan, work)
+            _write_tables(workspace, plan, work, plan.passing(workspace).targets)
 
 
 def feature_rows(workspace: Workspace, name: str) -> list[dict[str, Any]]:

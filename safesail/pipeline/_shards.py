@@ -101,7 +101,8 @@ def merge_shards(
     for folder, plan in plans(workspace, tell):
         files = sorted(folder.glob("shard-*.work"))
         if files and plan.is_current(workspace):
-            finish(workspace, plan, _joined(files, plan))
+            work = _joined(files, plan)
+            finish(workspace, plan, work, plan.passing(workspace).targets)
             found += [
                 collection_of(workspace, name, sae.features) for name, sae in plan.saes.items()
             ]
