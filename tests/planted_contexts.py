@@ -95,7 +95,8 @@ def brute_force(
 ) -> dict[int, dict[str, Any]]:
     """Statistics and contexts of every feature from all activations at once, in plain Python.
 
-    The definitions of docs/collecting.md, with nothing of the code under test but the windows' keys.
+    The definitions of docs/collecting.md, with nothing of the code
+    under test but the windows' keys.
     """
     windows = Windows.of(planted.texts)
     found = {}

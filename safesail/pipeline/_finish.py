@@ -48,9 +48,7 @@ def finish(workspace: Workspace, plan: Plan, work: Work, targets: Sequence[Targe
     _write_tables(workspace, plan, work, targets)
 
 
-def _write_tables(
-    workspace: Workspace, plan: Plan, work: Work, targets: Sequence[Target]
-) -> None:
+def _write_tables(workspace: Workspace, plan: Plan, work: Work, targets: Sequence[Target]) -> None:
     for target in targets:
         name = target.sae.name
         rows = feature_rows(workspace, name)
