@@ -174,7 +174,7 @@ class ActiveWindows:
         rows = ActiveRows.joined(parts)
         del parts  # what is held twice counts: this is where memory peaks
         by_peak = np.lexsort((rows.priority, -rows.peak, rows.group))
-        place = _places(rows.group[by_peak])
+        place = places(rows.group[by_peak])
         is_top = np.zeros(len(rows), dtype=bool)
         is_top[by_peak[place < self._top]] = True
         floors = np.zeros(self._groups, dtype=np.float32)
@@ -187,7 +187,7 @@ class ActiveWindows:
         sampling_bin = np.maximum(rows.sampling_bin, lowest[rows.group])
         stratum = rows.group * SAMPLING_BINS + sampling_bin
         by_priority = np.lexsort((rows.window, rows.priority, stratum))
-        place = _places(stratum[by_priority])
+        place = places(stratum[by_priority])
         ceilings = np.full(self._groups * SAMPLING_BINS, LARGEST)
         last = by_priority[place == self._per_bin - 1]
         ceilings[stratum[last]] = rows.priority[last]
@@ -206,7 +206,7 @@ class ActiveWindows:
         self._lowest = torch.from_numpy(lowest).to(self._device)
 
 
-def _places(groups: NDArray[np.int64]) -> NDArray[np.int64]:
+def places(groups: NDArray[np.int64]) -> NDArray[np.int64]:
     """Place of each row within its group, 0 for the first; rows of a group lie together."""
     if not len(groups):
         return np.empty(0, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Choose the contexts of one feature: strongest, drawn by level, silent, silent but near."""
+"""Choose contexts of features: strongest, drawn by level, silent, silent but near."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from safesail.contexts._active import ActiveRows
-from safesail.contexts._bins import BINS_PER_SAMPLING_BIN, bins_of, edges
+from safesail.contexts._active import ActiveRows, places
+from safesail.contexts._bins import BINS_PER_SAMPLING_BIN, SAMPLING_BINS, bins_of, edges
 from safesail.contexts._hashing import LARGEST, priorities, salt
 from safesail.contexts._silent import SilentRows
-from safesail.contexts._windows import SPLITS, WINDOW_TOKENS
+from safesail.contexts._windows import SPLITS
 from safesail.study import CollectionSettings
 
 LEVELS = 10
@@ -25,66 +25,43 @@ _SMOOTHING = 2
 
 @dataclass(frozen=True)
 class Choice:
-    """Chosen windows of one feature, in the order of the contexts table.
+    """Chosen windows of some features.
 
     Attributes:
+        column: place of the feature among those observed, int64 [n].
         split: names of splits, [n].
         kind: `active`, `silent` or `hard_silent`, [n].
         level: tenths of q999 that the peak reaches, 1 to 10; 0 for silent ones, int64 [n].
         sample: `top` or `random`, [n].
         weight: inverse sampling probability; NaN for `top`, float64 [n].
         window: key of each, int64 [n].
-        activations: float32 [n, 32], 0 beyond the window's end.
+        row: which of the rows that were chosen from; -1 for silent ones, int64 [n].
     """
 
+    column: NDArray[np.int64]
     split: NDArray[np.str_]
     kind: NDArray[np.str_]
     level: NDArray[np.int64]
     sample: NDArray[np.str_]
     weight: NDArray[np.float64]
     window: NDArray[np.int64]
-    activations: NDArray[np.float32]
+    row: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.window)
 
     @classmethod
-    def of(
-        cls,
-        split: int,
-        kind: str,
-        level: int | NDArray[np.int64],
-        sample: str,
-        weight: float,
-        window: NDArray[np.int64],
-        activations: NDArray[np.float32] | None = None,
-    ) -> Choice:
-        """Windows that share all but their level."""
-        count = len(window)
-        if activations is None:
-            activations = np.zeros((count, WINDOW_TOKENS), dtype=np.float32)
-        return cls(
-            np.full(count, SPLITS[split]),
-            np.full(count, kind),
-            np.broadcast_to(level, count),
-            np.full(count, sample),
-            np.full(count, weight),
-            window,
-            activations,
-        )
-
-    @classmethod
     def joined(cls, parts: list[Choice]) -> Choice:
-        """All windows of some choices, in turn."""
-        return cls(
-            **{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)}
-        )
+        """All windows of some choices by feature, otherwise in turn."""
+        columns = {f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)}
+        order = np.argsort(columns["column"], kind="stable")
+        return cls(**{name: values[order] for name, values in columns.items()})
 
 
-def level_starts(q999: float) -> NDArray[np.int64]:
-    """First bin of levels 2 to 10: tenths of q999, moved to the nearest border of a bin, [9]."""
+def level_starts(q999: NDArray[np.float64]) -> NDArray[np.int64]:
+    """First bin of levels 2 to 10: tenths of q999, moved to the nearest border of a bin, [n, 9]."""
     borders = edges().astype(np.float64)
-    wanted = q999 * np.arange(1, LEVELS) / LEVELS
+    wanted = q999[:, None] * np.arange(1, LEVELS) / LEVELS
     above = np.clip(np.searchsorted(borders, wanted), 1, len(borders) - 1)
     below_is_nearer = wanted - borders[above - 1] < borders[above] - wanted
     starts: NDArray[np.int64] = above - below_is_nearer
@@ -93,76 +70,87 @@ def level_starts(q999: float) -> NDArray[np.int64]:
 
 def choose_active(
     rows: ActiveRows,
-    split: int,
+    columns: range,
     histogram: NDArray[np.int32],
-    lowest_bin: int,
-    starts: NDArray[np.int64],
+    lowest_bins: NDArray[np.int64],
+    q999: NDArray[np.float64],
     per_bin: int,
     settings: CollectionSettings,
-) -> list[Choice]:
-    """The strongest windows of one feature and split, and a uniform sample of each level.
+) -> Choice:
+    """The strongest windows of some features in each split, and a uniform sample of each level.
 
     A level may take parts of several sampling bins. Of a bin all windows are known whose priority
     is at most that of the last one kept; so of a level all are known up to the smallest such
     priority among its bins, and the first of these are a uniform sample of the level.
 
     Args:
-        rows: what the sketch keeps of them.
-        split: 0 for `explain`, 1 for `score`.
-        histogram: windows by bin of the peak, [BINS].
-        lowest_bin: sampling bin that holds all below it too.
-        starts: of `level_starts`.
+        rows: what the sketch keeps of these features, by feature, split, sampling bin and priority.
+        columns: places of the features among those observed, [n].
+        histogram: windows by split and bin of the peak, [n, 2, BINS].
+        lowest_bins: sampling bin that holds all below it too, by split, [n, 2].
+        q999: of each feature, [n].
         per_bin: windows that the sketch keeps of a sampling bin.
         settings: how many of each kind are chosen.
     """
+    starts, lowest = level_starts(q999), lowest_bins.ravel()
+    group = rows.group - columns.start * len(SPLITS)
     bins = bins_of(torch.from_numpy(rows.peak)).numpy()
-    level = 1 + np.searchsorted(starts, bins, side="right")
-    strongest = np.lexsort((rows.priority, -rows.peak))[: settings.top]
-    found = [
-        Choice.of(
-            split, "active", level[strongest], "top", np.nan,
-            rows.window[strongest], rows.activations[strongest].toarray(),
-        )
-    ]  # fmt: skip
-    known_to = _known_to(rows, bins, histogram, lowest_bin, per_bin)
-    borders = [0, *starts.tolist(), len(histogram)]
-    for number in range(1, LEVELS + 1):
-        filled = np.flatnonzero(histogram[borders[number - 1] : borders[number]])
-        if not len(filled):
-            continue
-        present = np.maximum((filled + borders[number - 1]) // BINS_PER_SAMPLING_BIN, lowest_bin)
-        known = np.flatnonzero((level == number) & (rows.priority <= known_to[present].min()))
-        drawn = known[np.argsort(rows.priority[known], kind="stable")][: settings.per_level]
-        if not len(drawn):
-            continue
-        windows = int(histogram[borders[number - 1] : borders[number]].sum())
-        found.append(
-            Choice.of(
-                split, "active", number, "random", windows / len(drawn),
-                rows.window[drawn], rows.activations[drawn].toarray(),
-            )
-        )  # fmt: skip
-    return found
+
+    # The same of every bin that holds a window at all.
+    of_bin, filled = np.nonzero(histogram.reshape(len(lowest), -1))
+    windows = histogram.reshape(len(lowest), -1)[of_bin, filled]
+    stratum_of_bin = _stratum(of_bin, filled, lowest)
+    level_of_bin = of_bin * LEVELS + _level(filled, starts[of_bin // len(SPLITS)]) - 1
+
+    stratum = _stratum(group, bins, lowest)
+    strata = len(lowest) * SAMPLING_BINS
+    in_all = np.bincount(stratum_of_bin, weights=windows, minlength=strata)
+    held = np.bincount(stratum, minlength=strata)
+    last = (places(stratum) == per_bin - 1) & (held < in_all)[stratum]
+    known_to = np.full(strata, LARGEST)
+    known_to[stratum[last]] = rows.priority[last]
+
+    count = len(lowest) * LEVELS
+    in_level = np.bincount(level_of_bin, weights=windows, minlength=count)
+    level_known_to = np.full(count, LARGEST)
+    np.minimum.at(level_known_to, level_of_bin, known_to[stratum_of_bin])
+
+    level = _level(bins, starts[group // len(SPLITS)])
+    cell = group * LEVELS + level - 1
+    known = np.flatnonzero(rows.priority <= level_known_to[cell])
+    known = known[np.lexsort((rows.priority[known], cell[known]))]
+    drawn = known[places(cell[known]) < settings.per_level]
+    per_cell = np.bincount(cell[drawn], minlength=count)
+
+    by_peak = np.lexsort((rows.priority, -rows.peak, group))
+    strongest = by_peak[places(group[by_peak]) < settings.top]
+    chosen = np.concatenate([strongest, drawn])
+    sample = np.repeat(["top", "random"], [len(strongest), len(drawn)])
+    weight = np.full(len(chosen), np.nan)
+    weight[len(strongest) :] = (in_level / np.maximum(per_cell, 1))[cell[drawn]]
+    return Choice(
+        rows.feature[chosen].astype(np.int64),
+        np.array(SPLITS)[rows.split[chosen]],
+        np.full(len(chosen), "active"),
+        level[chosen],
+        sample,
+        weight,
+        rows.window[chosen],
+        chosen,
+    )
 
 
-def _known_to(
-    rows: ActiveRows,
-    bins: NDArray[np.int64],
-    histogram: NDArray[np.int32],
-    lowest_bin: int,
-    per_bin: int,
+def _stratum(
+    group: NDArray[np.int64], bins: NDArray[np.int64], lowest: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Priority up to which all windows of each sampling bin are known, [sampling bins]."""
-    count = len(histogram) // BINS_PER_SAMPLING_BIN
-    every = np.maximum(np.arange(len(histogram)) // BINS_PER_SAMPLING_BIN, lowest_bin)
-    in_all = np.bincount(every, weights=histogram, minlength=count)
-    known_to = np.full(count, LARGEST)
-    mine = np.maximum(bins // BINS_PER_SAMPLING_BIN, lowest_bin)
-    for number in np.unique(mine):
-        held = np.sort(rows.priority[mine == number])
-        if len(held) < in_all[number]:
-            known_to[number] = held[per_bin - 1]
-    return known_to
+    """Number of group and sampling bin."""
+    return group * SAMPLING_BINS + np.maximum(bins // BINS_PER_SAMPLING_BIN, lowest[group])
+
+
+def _level(bins: NDArray[np.int64], starts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Level of each bin, [m], by the starts of its feature's levels, [m, 9]."""
+    level: NDArray[np.int64] = 1 + (bins[:, None] >= starts).sum(1)
+    return level
 
 
 def choose_silent(
@@ -170,6 +158,7 @@ def choose_silent(
     split: int,
     windows: int,
     is_near: NDArray[np.bool_],
+    column: int,
     feature: int,
     settings: CollectionSettings,
 ) -> list[Choice]:
@@ -180,6 +169,7 @@ def choose_silent(
         split: 0 for `explain`, 1 for `score`.
         windows: how many windows of the split it is silent on, in all the corpus.
         is_near: which of `silent` hold a token typical of the feature.
+        column: place of the feature among those observed.
         feature: its index in the SAE; no two features draw alike.
         settings: how many of each kind are chosen.
     """
@@ -191,10 +181,21 @@ def choose_silent(
     ):
         stratum = np.flatnonzero(members)
         drawn = stratum[np.argsort(priority[stratum], kind="stable")][:count]
-        if len(drawn):
-            # Drawn twice: into the sample of all windows, then from those of the stratum in it.
-            weight = windows / len(silent) * len(stratum) / len(drawn)
-            found.append(Choice.of(split, kind, 0, "random", weight, silent.window[drawn]))
+        if not len(drawn):
+            continue
+        found.append(
+            Choice(
+                np.full(len(drawn), column),
+                np.full(len(drawn), SPLITS[split]),
+                np.full(len(drawn), kind),
+                np.zeros(len(drawn), dtype=np.int64),
+                np.full(len(drawn), "random"),
+                # Drawn twice: into the sample of all windows, then from its stratum's in it.
+                np.full(len(drawn), windows / len(silent) * len(stratum) / len(drawn)),
+                silent.window[drawn],
+                np.full(len(drawn), -1),
+            )
+        )
     return found
 
 

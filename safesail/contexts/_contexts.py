@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from safesail.contexts._active import ActiveRows
 from safesail.contexts._bins import BINS_PER_SAMPLING_BIN, SAMPLING_BINS, edges
 from safesail.contexts._choose import (
     Choice,
     TokenIndex,
     choose_active,
     choose_silent,
-    level_starts,
     typical_tokens,
 )
 from safesail.contexts._sketch import Sketch
@@ -108,19 +107,19 @@ class _Chooser:
 
     def table(self, columns: range, name: str, layer: int) -> pa.Table:
         """Rows of the contexts table for the features in some places."""
-        chosen = [(self._sketch.features[c], self._choose(c)) for c in columns]
-        choice = Choice.joined([choice for _, choice in chosen])
-        counts = [len(choice) for _, choice in chosen]
-        features = np.repeat([feature for feature, _ in chosen], counts)
+        rows = self._active.take(self._rows(columns))
+        choice = Choice.joined([self._choose_active(rows, columns), *self._choose_silent(columns)])
+        activations = np.zeros((len(choice), WINDOW_TOKENS), dtype=np.float32)
+        activations[choice.row >= 0] = rows.activations[choice.row[choice.row >= 0]].toarray()
         texts = self._texts.take(np.searchsorted(self._keys, choice.window))
         lengths = np.diff(texts["token_ids"].combine_chunks().offsets.to_numpy())
         within = np.arange(WINDOW_TOKENS) < lengths[:, None]
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-        values = pa.array(choice.activations[within], pa.float32())
+        values = pa.array(activations[within], pa.float32())
         found = {
             "sae": pa.repeat(name, len(choice)),
             "layer": pa.repeat(layer, len(choice)),
-            "feature": features,
+            "feature": np.array(self._sketch.features)[choice.column],
             "split": choice.split,
             "kind": choice.kind,
             "level": choice.level,
@@ -130,47 +129,49 @@ class _Chooser:
             "tokens": texts["tokens"],
             "token_ids": texts["token_ids"],
             "activations": pa.ListArray.from_arrays(offsets, values),
-            "peak": choice.activations.max(1, initial=0),
-            "peak_at": choice.activations.argmax(1),
+            "peak": activations.max(1, initial=0),
+            "peak_at": activations.argmax(1),
             "weight": choice.weight,
         }
         schema = CONTEXTS.arrow()
         return pa.table([found[n] for n in schema.names], names=schema.names).cast(schema)
 
-    def _choose(self, column: int) -> Choice:
-        sketch, settings = self._sketch, self._settings
-        nothing = Choice.of(0, "active", 0, "top", np.nan, np.empty(0, dtype=np.int64))
-        found = [nothing]
-        groups = range(column * len(SPLITS), (column + 1) * len(SPLITS))
-        spans = [slice(begin, end) for begin, end in pairwise(self._begin[[*groups, groups.stop]])]
-        mine = self._active.take(slice(spans[0].start, spans[-1].stop))
-        if not len(mine):
-            return nothing
-        typical = typical_tokens(self._token_ids(mine.window), mine.activations.toarray())
-        is_near = self._index.holding(typical)
-        is_silent = self._silent.of_feature(column)
-        starts = level_starts(float(self._q999[column]))
-        for split, span in enumerate(spans):
-            histogram = self._histogram[column, split]
-            found += choose_active(
-                self._active.take(span),
-                split,
-                histogram,
-                int(self._lowest[column, split]),
-                starts,
-                sketch.settings.per_bin,
-                settings,
-            )
-            here = np.flatnonzero(is_silent & (self._silent.split == split))
-            found += choose_silent(
-                self._silent.take(here),
-                split,
-                int(self._windows[split] - histogram.sum()),
-                is_near[here],
-                sketch.features[column],
-                settings,
-            )
-        return Choice.joined(found)
+    def _rows(self, columns: range) -> slice:
+        """Where the active windows of some features stand."""
+        borders = self._begin[[columns.start * len(SPLITS), columns.stop * len(SPLITS)]]
+        return slice(*borders.tolist())
+
+    def _choose_active(self, rows: ActiveRows, columns: range) -> Choice:
+        span = slice(columns.start, columns.stop)
+        return choose_active(
+            rows,
+            columns,
+            self._histogram[span],
+            self._lowest[span],
+            self._q999[span],
+            self._sketch.settings.per_bin,
+            self._settings,
+        )
+
+    def _choose_silent(self, columns: range) -> Iterator[Choice]:
+        for column in columns:
+            mine = self._active.take(self._rows(range(column, column + 1)))
+            if not len(mine):
+                continue
+            typical = typical_tokens(self._token_ids(mine.window), mine.activations.toarray())
+            is_near = self._index.holding(typical)
+            is_silent = self._silent.of_feature(column)
+            for split in range(len(SPLITS)):
+                here = np.flatnonzero(is_silent & (self._silent.split == split))
+                yield from choose_silent(
+                    self._silent.take(here),
+                    split,
+                    int(self._windows[split] - self._histogram[column, split].sum()),
+                    is_near[here],
+                    column,
+                    self._sketch.features[column],
+                    self._settings,
+                )
 
     def _token_ids(self, windows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Token ids of windows by key, -1 beyond a window's end, [n, 32]."""

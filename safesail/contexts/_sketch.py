@@ -94,6 +94,7 @@ class Sketch:
             [salt(feature, settings.seed) for feature in self.features], device=device
         )
 
+    @torch.inference_mode()
     def add(
         self,
         texts: Sequence[TokenizedText],
