@@ -16,9 +16,10 @@ lab's. In one run, in turn:
     kept in memory, then sorted by feature and size; texts tokenised and batched beforehand.
 
 `ratio_to_floor` is (b) over (a) and `speedup_over_naive` (b) over (c), of tokens per second,
-medians over rounds. `rss_mb` is the largest resident memory during a collection of 1, 4 and 16 times the
-tokens, each in a process of its own. `--scale` measures memory alone, with the lab's small model
-and 2 million tokens at the end.
+medians over rounds. `rss_mb` is the largest resident memory during a collection of 1, 4 and 16
+times the tokens, each in a process of its own, in batches of 1,024 tokens, which the smallest run
+fills too. `--scale` measures memory alone, with the lab's small model, 1,000 of its features, and 2
+million tokens at the end. `kept_bytes` is what the largest run's sketch holds, by part.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from safesail.contexts import (
     Checkpoints,
     Contexts,
     Pass,
+    Sketch,
     SketchSettings,
     Target,
     Work,
@@ -58,6 +60,7 @@ LAYER, D_MODEL, WIDTH, CHOSEN = 6, 768, 24_576, 1_000
 MEAN_DENSITY, SPREAD = 0.002, 1.0
 # At most so many tokens of a batch; no measurement, as both sides take the same.
 TOKENS_PER_BATCH = {"cpu": 4_096, "cuda": 65_536}
+TOKENS_PER_BATCH_FOR_MEMORY = 1_024
 NAIVE_SHARE = 4
 STEPS = (1, 4, 16)
 NO_SINKS = 1e30
@@ -85,6 +88,7 @@ def main() -> None:
     result["rss_mb"] = [found["rss_mb"] for found in curve]
     result["rss_tokens"] = [found["tokens"] for found in curve]
     result["rss_growth"] = curve[-1]["rss_mb"] / curve[0]["rss_mb"]
+    result["kept_bytes"] = curve[-1]["kept_bytes"]
     if options.json:
         print(json.dumps(result, indent=2))
         return
@@ -111,7 +115,7 @@ def speed(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         took = {
             "floor": tokens / seconds(lambda: bare(folder, options.device, batches, features)),
             "safesail": tokens
-            / seconds(lambda: collect(folder / "out", passing, corpus, options.tokens)),
+            / seconds(lambda: collect(folder / "out", passing, corpus, options.tokens, per_batch)),
             "naive": few_tokens / seconds(lambda: naive(folder, options.device, few)),
         }
         # The first round loads weights and warms caches; it does not count.
@@ -129,13 +133,17 @@ def speed(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def collect(folder: Path, passing: Pass, corpus: Corpus, tokens: int) -> None:
+def collect(
+    folder: Path, passing: Pass, corpus: Corpus, tokens: int, tokens_per_batch: int
+) -> Sketch:
     """What `safesail collect` does between loading model and SAE and its last file."""
-    chosen = settings(TOKENS_PER_BATCH[passing.device.split(":")[0]])
+    chosen = settings(tokens_per_batch)
     plan = os.urandom(8).hex()  # a plan of its own: nothing is resumed
     work = collect_contexts(passing, corpus, chosen, max_tokens=tokens, plan=plan, folder=folder)
     Checkpoints(folder, "shard-1-of-1").save(work)
     write(folder, passing, work, chosen)
+    (sketch,) = work.sketches.values()
+    return sketch
 
 
 def write(folder: Path, passing: Pass, work: Work, chosen: CollectionSettings) -> None:
@@ -188,7 +196,7 @@ def finish(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def memory(folder: Path, tokens: int, options: argparse.Namespace) -> dict[str, float]:
+def memory(folder: Path, tokens: int, options: argparse.Namespace) -> dict[str, Any]:
     """Largest resident memory while so many tokens are collected, in this process."""
     if options.scale:
         model = LanguageModel.load(str(builtin_path("lab", "model")), device=options.device)
@@ -211,19 +219,29 @@ def memory(folder: Path, tokens: int, options: argparse.Namespace) -> dict[str, 
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        collect(folder / f"memory-{tokens}", passing, corpus, tokens)
+        size = TOKENS_PER_BATCH_FOR_MEMORY
+        sketch = collect(folder / f"memory-{tokens}", passing, corpus, tokens, size)
     finally:
         over.set()
         watcher.join()
-    return {"rss_mb": round(largest[0]), "tokens": tokens}
+    return {"rss_mb": round(largest[0]), "tokens": tokens, "kept_bytes": kept_bytes(sketch)}
 
 
-def in_a_process(folder: Path, tokens: int, options: argparse.Namespace) -> dict[str, float]:
+def kept_bytes(sketch: Sketch) -> dict[str, int]:
+    """Bytes of a sketch by part: counts and histograms, active windows, silent sample, texts."""
+    found: dict[str, int] = {}
+    for name, array in sketch.arrays().items():
+        part = name.split("/")[0]
+        found[part] = found.get(part, 0) + array.nbytes
+    return found
+
+
+def in_a_process(folder: Path, tokens: int, options: argparse.Namespace) -> dict[str, Any]:
     """`memory` in a fresh process."""
     command = [sys.executable, __file__, "--memory-of", str(tokens), "--folder", str(folder)]
     command += ["--device", options.device, *(["--scale"] if options.scale else [])]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 

@@ -3,7 +3,7 @@
 from safesail.contexts._collect import Contexts, Engine, Local, collect_contexts
 from safesail.contexts._pass import Pass, Target, reading_of
 from safesail.contexts._ray import RayEngine
-from safesail.contexts._sketch import SketchSettings
+from safesail.contexts._sketch import Sketch, SketchSettings
 from safesail.contexts._windows import WINDOW_TOKENS, split_of
 from safesail.contexts._work import Checkpoints, Work
 
@@ -15,6 +15,7 @@ __all__ = [
     "Local",
     "Pass",
     "RayEngine",
+    "Sketch",
     "SketchSettings",
     "Target",
     "Work",

@@ -236,7 +236,7 @@ class SparseAutoencoder:
         directions = self.decoder_directions
         features = features.to(directions.device)
         found = []
-        for part in features.split(1024):
+        for part in features.split(128):
             cosines = directions[part] @ directions.T
             cosines[torch.arange(len(part)), part] = -torch.inf
             found.append(cosines.topk(min(count, self.width - 1), dim=-1).indices)
