@@ -142,41 +142,22 @@ def _choose(
     if not values:
         return {"q999": 0.0, "rows": []}
     q999 = _q999(values)
-    kept = []
+    explaining: dict[tuple[str, int], dict[str, Any]] = {}
     rows = []
     for split in ("explain", "score"):
         active = [w for w in every if w["split"] == split and w["peak"] > 0]
-        if not active:
-            continue
-        active.sort(key=lambda w: (-w["peak"], w["priority"]))
-        lowest = _bin(active[0]["peak"], 4) - 5 * 4
-        by_bin = defaultdict(list)
-        for window in sorted(active, key=lambda w: w["priority"]):
-            by_bin[max(_bin(window["peak"], 4), lowest)].append(window)
-        top = active[: settings.top]
-        kept += [
-            w for w in active if w in top or any(w in b[: sketch.per_bin] for b in by_bin.values())
-        ]
-        rows += [(split, "active", level_of(w["peak"], q999), "top", math.nan, w) for w in top]
+        top = sorted(active, key=lambda w: (-w["peak"], w["priority"]))[: settings.top]
+        chosen = [(split, "active", level_of(w["peak"], q999), "top", math.nan, w) for w in top]
         for level in range(1, 11):
             members = [w for w in active if level_of(w["peak"], q999) == level]
-            known_to = min(
-                (
-                    by_bin[b][sketch.per_bin - 1]["priority"]
-                    for b in {max(_bin(w["peak"], 4), lowest) for w in members}
-                    if len(by_bin[b]) > sketch.per_bin
-                    and any(
-                        w not in by_bin[b][: sketch.per_bin] and w not in top for w in by_bin[b]
-                    )
-                ),
-                default=math.inf,
-            )
-            known = [w for w in members if w["priority"] <= known_to]
-            drawn = sorted(known, key=lambda w: w["priority"])[: settings.per_level]
-            rows += [
+            drawn = sorted(members, key=lambda w: w["priority"])[: settings.per_level]
+            chosen += [
                 (split, "active", level, "random", len(members) / len(drawn), w) for w in drawn
             ]
-    typical = _typical(kept)
+        rows += chosen
+        if split == "explain":
+            explaining = {(w["document"], w["start"]): w for *_, w in chosen}
+    typical = _typical(list(explaining.values()))
     for split in ("explain", "score"):
         mine = sorted((w for w in every if w["split"] == split), key=lambda w: w["common"])
         sample = [w for w in mine[: sketch.silent_sample] if w["peak"] == 0]
@@ -210,9 +191,9 @@ def _bin(value: float, parts: int) -> int:
     return min(max(number, 0), 40 * parts - 1)
 
 
-def _edge(number: int) -> float:
-    octave, part = divmod(number, 32)
-    return 2.0 ** (octave - 20) * (1 + part / 32)
+def _edge(number: int, parts: int) -> float:
+    octave, part = divmod(number, parts)
+    return 2.0 ** (octave - 20) * (1 + part / parts)
 
 
 def _q999(values: list[float]) -> float:
@@ -221,7 +202,7 @@ def _q999(values: list[float]) -> float:
         return values[-1]
     place = 0.999 * (len(values) - 1)
     middles = [
-        (_edge(_bin(values[n], 32)) + _edge(_bin(values[n], 32) + 1)) / 2
+        (_edge(_bin(values[n], 32), 32) + _edge(_bin(values[n], 32) + 1, 32)) / 2
         for n in (math.floor(place), math.ceil(place))
     ]
     share = place - math.floor(place)
@@ -233,8 +214,8 @@ def level_of(peak: float, q999: float) -> int:
     level = 1
     for tenth in range(1, 10):
         wanted = q999 * tenth / 10
-        below = _edge(_bin(wanted, 32))
-        above = _edge(_bin(wanted, 32) + 1)
+        below = _edge(_bin(wanted, 16), 16)
+        above = _edge(_bin(wanted, 16) + 1, 16)
         level += peak >= (below if wanted - below < above - wanted else above)
     return level
 

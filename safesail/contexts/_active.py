@@ -22,9 +22,11 @@ from safesail.contexts._windows import SPLITS, WINDOW_TOKENS
 
 # What a sparse array is made of.
 _SPARSE = ("data", "indices", "indptr")
-# Peaks this far below a feature's largest share one bin: they all lie within the first level,
-# unless the largest is three times its 0.999 quantile.
-_OCTAVES_KEPT = 5
+# Peaks this far below the one of this rank share one bin. That is the first level's, which begins
+# 3.3 octaves below the 0.999 quantile, unless that peak is 26 times the quantile. The rank keeps
+# a few outliers from moving the bin.
+_OCTAVES_KEPT = 8
+_RANK = 32
 
 
 @dataclass(frozen=True)
@@ -107,9 +109,9 @@ class ActiveRows:
 class ActiveWindows:
     """What is kept of the windows in which features fire.
 
-    Of every feature and split: the `top` windows of largest peak, and of every sampling bin of
-    peaks the `per_bin` windows of smallest priority. What is kept of two parts together is
-    found among what is kept of each, so parts can be joined in any order.
+    Of every feature and split: the windows of largest peak, `top` or 32 of them, and of every
+    sampling bin of peaks the `per_bin` windows of smallest priority. What is kept of two parts
+    together is found among what is kept of each, so parts can be joined in any order.
     """
 
     def __init__(self, features: int, *, top: int, per_bin: int, device: str) -> None:
@@ -122,7 +124,7 @@ class ActiveWindows:
             device: where windows are looked through.
         """
         self._groups = features * len(SPLITS)
-        self._top = top
+        self._top = max(top, _RANK)
         self._per_bin = per_bin
         self._device = device
         self._parts = [ActiveRows.empty()]
@@ -181,9 +183,9 @@ class ActiveWindows:
         weakest = by_peak[place == self._top - 1]
         floors[rows.group[weakest]] = rows.peak[weakest]
         lowest = np.zeros(self._groups, dtype=np.int64)
-        first = by_peak[place == 0]
+        ranked = by_peak[place == _RANK - 1]
         span = _OCTAVES_KEPT * SAMPLING_BINS_PER_OCTAVE
-        lowest[rows.group[first]] = np.maximum(rows.sampling_bin[first] - span, 0)
+        lowest[rows.group[ranked]] = np.maximum(rows.sampling_bin[ranked] - span, 0)
         sampling_bin = np.maximum(rows.sampling_bin, lowest[rows.group])
         stratum = rows.group * SAMPLING_BINS + sampling_bin
         by_priority = np.lexsort((rows.window, rows.priority, stratum))

@@ -2,7 +2,7 @@
 
 An octave, from one power of two to the next, is cut into 32 equal parts (so that a bin is 1.6 to
 3.1 % as wide as its values are large) from 2^-20 to 2^20. Values beyond either end are counted in
-the outermost bin. Eight bins together are a sampling bin, four of which are an octave.
+the outermost bin. Two bins together are a sampling bin, sixteen of which are an octave.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 PARTS = 32
 OCTAVES = 40
 BINS = PARTS * OCTAVES
-BINS_PER_SAMPLING_BIN = 8
+BINS_PER_SAMPLING_BIN = 2
 SAMPLING_BINS = BINS // BINS_PER_SAMPLING_BIN
 SAMPLING_BINS_PER_OCTAVE = PARTS // BINS_PER_SAMPLING_BIN
 
@@ -42,3 +42,8 @@ def edges() -> NDArray[np.float32]:
     """Lower edge of every bin and the upper edge of the last one, [BINS + 1]."""
     bits = (np.arange(BINS + 1, dtype=np.int32) + _OFFSET) << _SHIFT
     return bits.view(np.float32)
+
+
+def sampling_edges() -> NDArray[np.float32]:
+    """The same of the sampling bins, [SAMPLING_BINS + 1]."""
+    return edges()[::BINS_PER_SAMPLING_BIN]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from safesail.contexts._active import ActiveRows, places
-from safesail.contexts._bins import BINS_PER_SAMPLING_BIN, SAMPLING_BINS, bins_of, edges
+from safesail.contexts._bins import SAMPLING_BINS, sampling_edges
 from safesail.contexts._hashing import LARGEST, priorities, salt
 from safesail.contexts._silent import SilentRows
 from safesail.contexts._windows import SPLITS
@@ -59,8 +59,8 @@ class Choice:
 
 
 def level_starts(q999: NDArray[np.float64]) -> NDArray[np.int64]:
-    """First bin of levels 2 to 10: tenths of q999, moved to the nearest border of a bin, [n, 9]."""
-    borders = edges().astype(np.float64)
+    """First sampling bin of levels 2 to 10: tenths of q999, moved to the nearest border, [n, 9]."""
+    borders = sampling_edges().astype(np.float64)
     wanted = q999[:, None] * np.arange(1, LEVELS) / LEVELS
     above = np.clip(np.searchsorted(borders, wanted), 1, len(borders) - 1)
     below_is_nearer = wanted - borders[above - 1] < borders[above] - wanted
@@ -79,14 +79,14 @@ def choose_active(
 ) -> Choice:
     """The strongest windows of some features in each split, and a uniform sample of each level.
 
-    A level may take parts of several sampling bins. Of a bin all windows are known whose priority
-    is at most that of the last one kept; so of a level all are known up to the smallest such
-    priority among its bins, and the first of these are a uniform sample of the level.
+    A level is made of whole sampling bins. Of a bin all windows are known whose priority is at
+    most that of the last one kept; so of a level all are known up to the smallest such priority
+    among its bins, at least `per_bin`, and the first of these are a uniform sample of the level.
 
     Args:
         rows: what the sketch keeps of these features, by feature, split, sampling bin and priority.
         columns: places of the features among those observed, [n].
-        histogram: windows by split and bin of the peak, [n, 2, BINS].
+        histogram: windows by split and sampling bin of the peak, [n, 2, SAMPLING_BINS].
         lowest_bins: sampling bin that holds all below it too, by split, [n, 2].
         q999: of each feature, [n].
         per_bin: windows that the sketch keeps of a sampling bin.
@@ -94,7 +94,7 @@ def choose_active(
     """
     starts, lowest = level_starts(q999), lowest_bins.ravel()
     group = rows.group - columns.start * len(SPLITS)
-    bins = bins_of(torch.from_numpy(rows.peak)).numpy()
+    bins = rows.sampling_bin
 
     # The same of every bin that holds a window at all.
     of_bin, filled = np.nonzero(histogram.reshape(len(lowest), -1))
@@ -144,7 +144,7 @@ def _stratum(
     group: NDArray[np.int64], bins: NDArray[np.int64], lowest: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """Number of group and sampling bin."""
-    return group * SAMPLING_BINS + np.maximum(bins // BINS_PER_SAMPLING_BIN, lowest[group])
+    return group * SAMPLING_BINS + np.maximum(bins, lowest[group])
 
 
 def _level(bins: NDArray[np.int64], starts: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -205,7 +205,7 @@ def typical_tokens(
     """Ten token types with the highest mean activation in a feature's windows, strongest first.
 
     Args:
-        token_ids: of the active windows kept, -1 beyond a window's end, [n, 32].
+        token_ids: of active windows, -1 beyond a window's end, [n, 32].
         activations: [n, 32].
     """
     present = token_ids >= 0

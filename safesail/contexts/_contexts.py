@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from safesail.contexts._active import ActiveRows
-from safesail.contexts._bins import BINS_PER_SAMPLING_BIN, SAMPLING_BINS, edges
+from safesail.contexts._bins import edges
 from safesail.contexts._choose import (
     Choice,
     TokenIndex,
@@ -25,6 +25,8 @@ from safesail.tables import CONTEXTS
 
 # With fewer active windows in a split, neither an explanation nor a score means anything.
 LEAST_ACTIVE_WINDOWS = 5
+# Bins of the stored histogram that make one of the table's: four are an octave.
+_BINS_SHOWN_TOGETHER = 8
 # Features whose rows are made at a time: a few megabytes.
 _FEATURES_AT_A_TIME = 32
 
@@ -60,13 +62,13 @@ def _status(active: NDArray[np.integer]) -> str:
 
 
 def _shown(histogram: NDArray[np.int64]) -> tuple[list[float], list[int]]:
-    """Counts by sampling bin, the same borders for every feature, empty ends left out."""
-    counts = histogram.reshape(SAMPLING_BINS, BINS_PER_SAMPLING_BIN).sum(1)
+    """Counts by quarter octave, the same borders for every feature, empty ends left out."""
+    counts = histogram.reshape(-1, _BINS_SHOWN_TOGETHER).sum(1)
     filled = np.flatnonzero(counts)
     if not len(filled):
         return [], []
     first, last = int(filled[0]), int(filled[-1])
-    borders = edges()[::BINS_PER_SAMPLING_BIN][first : last + 2]
+    borders = edges()[::_BINS_SHOWN_TOGETHER][first : last + 2]
     return borders.tolist(), counts[first : last + 1].tolist()
 
 
@@ -108,7 +110,10 @@ class _Chooser:
     def table(self, columns: range, name: str, layer: int) -> pa.Table:
         """Rows of the contexts table for the features in some places."""
         rows = self._active.take(self._rows(columns))
-        choice = Choice.joined([self._choose_active(rows, columns), *self._choose_silent(columns)])
+        active = self._choose_active(rows, columns)
+        # What is scored on steers nothing, not even which silent windows are near.
+        explaining = rows.take(np.unique(active.row[active.split == "explain"]))
+        choice = Choice.joined([active, *self._choose_silent(explaining, columns)])
         activations = np.zeros((len(choice), WINDOW_TOKENS), dtype=np.float32)
         activations[choice.row >= 0] = rows.activations[choice.row[choice.row >= 0]].toarray()
         texts = self._texts.take(np.searchsorted(self._keys, choice.window))
@@ -153,11 +158,18 @@ class _Chooser:
             self._settings,
         )
 
-    def _choose_silent(self, columns: range) -> Iterator[Choice]:
-        for column in columns:
-            mine = self._active.take(self._rows(range(column, column + 1)))
-            if not len(mine):
+    def _choose_silent(self, explaining: ActiveRows, columns: range) -> Iterator[Choice]:
+        """Silent windows of some features.
+
+        Args:
+            explaining: active windows chosen to explain with, by feature.
+            columns: places of the features among those observed.
+        """
+        borders = np.searchsorted(explaining.feature, [*columns, columns.stop])
+        for column, begin, end in zip(columns, borders, borders[1:], strict=False):
+            if not self._histogram[column].any():
                 continue
+            mine = explaining.take(slice(begin, end))
             typical = typical_tokens(self._token_ids(mine.window), mine.activations.toarray())
             is_near = self._index.holding(typical)
             is_silent = self._silent.of_feature(column)

@@ -9,7 +9,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from safesail.contexts._bins import BINS, QUANTILE_ERROR, bins_of, edges
+from safesail.contexts._bins import (
+    BINS,
+    QUANTILE_ERROR,
+    SAMPLING_BINS,
+    bins_of,
+    edges,
+    sampling_bins_of,
+)
 from safesail.contexts._windows import SPLITS
 
 # Where fewer activations than this are non-zero, the 0.999 quantile is the maximum.
@@ -25,7 +32,8 @@ class Counts:
         windows: windows with a content token, by split, int64 [2].
         maximum: largest activation of each feature, float32 [features].
         token_histogram: tokens by bin of the activation, int64 [features, BINS].
-        window_histogram: windows by split and by bin of the peak, int32 [features, 2, BINS].
+        window_histogram: windows by split and sampling bin of the peak, int32
+            [features, 2, SAMPLING_BINS].
     """
 
     tokens: int
@@ -42,7 +50,7 @@ class Counts:
             torch.zeros(len(SPLITS), dtype=torch.int64, device=device),
             torch.zeros(features, device=device),
             torch.zeros(features, BINS, dtype=torch.int64, device=device),
-            torch.zeros(features, len(SPLITS), BINS, dtype=torch.int32, device=device),
+            torch.zeros(features, len(SPLITS), SAMPLING_BINS, dtype=torch.int32, device=device),
         )
 
     def add_tokens(self, encoded: Tensor) -> None:
@@ -65,7 +73,8 @@ class Counts:
             peaks: largest activation of each, float32 [m].
         """
         self.windows += torch.bincount(seen, minlength=len(SPLITS))
-        _count(self.window_histogram, (feature * len(SPLITS) + split) * BINS + bins_of(peaks))
+        group = feature * len(SPLITS) + split
+        _count(self.window_histogram, group * SAMPLING_BINS + sampling_bins_of(peaks))
 
     def merge(self, other: Counts) -> None:
         """Take in what another part of the corpus showed."""
@@ -86,7 +95,8 @@ class Counts:
 
         Exact, the maximum, where fewer than 1,000 are non-zero; 0 where none is. Else the two
         values that the quantile lies between are taken as the middles of their bins, so the
-        error is at most 1/64; infinite where one of them lies beyond the bins' range.
+        error is at most 1/64. Infinite where it lies beyond the bins' range, as levels of it mean
+        nothing.
 
         Returns:
             Both [features].
@@ -101,13 +111,12 @@ class Counts:
         middles = (borders[1:] + borders[:-1]) / 2
         share = place - np.floor(place)
         quantile = middles[lower] * (1 - share) + middles[upper] * share
-        # The outermost bins hold whatever lies beyond.
-        outside = (lower == 0) | (upper == BINS - 1)
         exact = fired < _QUANTILE_NEEDS
-        return (
-            np.where(exact, maximum, np.minimum(quantile, maximum)),
-            np.where(exact, 0.0, np.where(outside, np.inf, QUANTILE_ERROR)),
-        )
+        found = np.where(exact, maximum, np.minimum(quantile, maximum))
+        # The outermost bins hold whatever lies beyond.
+        outside = (found < borders[1]) | (found >= borders[-2])
+        error = np.where(outside, np.inf, np.where(exact, 0.0, QUANTILE_ERROR))
+        return found, error
 
 
 def _bin_at(at_most: NDArray[np.int64], place: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -53,8 +53,7 @@ class SketchSettings:
         """Room for what the study's settings ask."""
         return cls(
             settings.top,
-            # A level's border may cut a bin: of its sample only a part is the level's.
-            2 * settings.per_level,
+            settings.per_level,
             max(_SILENT_SAMPLE, 2 * (settings.silent + settings.hard_silent)),
             settings.seed,
         )
@@ -108,9 +107,11 @@ class Sketch:
             texts: the batch's texts, each seen once.
             windows: of these texts.
             content: where the content tokens lie in them.
-            encoded: activations at the content tokens, finite, float32 [T, features].
+            encoded: activations at the content tokens, finite, float32 [T, features]; those below
+                zero, which some SAEs allow, become zero in place: they count as silent.
         """
         device = encoded.device
+        encoded.clamp_(min=0)
         peaks = torch.zeros(len(windows), len(self.features), device=device)
         owners = content.window[:, None].expand(-1, len(self.features))
         peaks.scatter_reduce_(0, owners, encoded, "amax")
@@ -217,8 +218,8 @@ class Sketch:
         self._active.prune()
         keys = np.concatenate([self.active().window, self.silent().window])
         self._texts.keep(np.unique(keys))
-        self._rows_due = _ROWS_HELD + len(self._active)
-        self._texts_due = _TEXTS_HELD + len(self._texts)
+        self._rows_due = len(self._active) + max(_ROWS_HELD, len(self._active) // 2)
+        self._texts_due = len(self._texts) + max(_TEXTS_HELD, len(self._texts) // 2)
 
 
 def _activations(
