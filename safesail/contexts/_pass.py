@@ -199,7 +199,10 @@ class Pass:
             ModelError: the model's activations are not finite.
             CandidateError: those of an SAE are not.
         """
-        found = self.model.observe(batch, list(self._thresholds), self._thresholds)
+        try:
+            found = self.model.observe(batch, list(self._thresholds), self._thresholds)
+        except ModelError as error:
+            raise ModelError(f"{where}: {error}") from error
         for target, columns in zip(self.targets, self._columns, strict=True):
             activations, content = found[target.sae.hook_point]
             for rows in _parts(content, target):

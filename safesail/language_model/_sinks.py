@@ -87,10 +87,21 @@ def without_sinks(
     residual: Mapping[str, str],
     thresholds: Mapping[str, float],
 ) -> dict[str, Observation]:
-    """Content masks that leave out tokens whose norm at the residual point is a sink's."""
-    return {
-        name: Observation(
-            found[name], batch.content_mask & (found[point].norm(dim=-1) <= thresholds[name])
-        )
-        for name, point in residual.items()
-    }
+    """Content masks that leave out tokens whose norm at the residual point is a sink's.
+
+    Raises:
+        ModelError: a norm is not finite: such a token is no sink, but a fault.
+    """
+    observed = {}
+    for name, point in residual.items():
+        norms = found[point].norm(dim=-1)
+        faulty = batch.content_mask & ~norms.isfinite()
+        if faulty.any():
+            document = batch.texts[int(faulty.any(1).nonzero()[0])].document
+            raise ModelError(
+                f"the model's activations at {point} are not finite in document {document!r}: "
+                'set `model.dtype` to "float32" in safesail.toml, or mend the model'
+            )
+        content = batch.content_mask & (norms <= thresholds[name])
+        observed[name] = Observation(found[name], content)
+    return observed

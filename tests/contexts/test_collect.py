@@ -324,30 +324,25 @@ def test_odd_documents(
         assert any(d.id == row["document"] and "".join(row["tokens"]) in d.text for d in odd)
 
 
-@pytest.mark.parametrize("broken", ["model", "sae"])
-def test_activations_that_are_not_finite_are_refused(
-    broken: str, sae_of: Make, tmp_path: Path, documents: list[Document]
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_model_that_is_not_finite_is_refused(
+    value: float, sae_of: Make, tmp_path: Path, documents: list[Document]
 ) -> None:
+    """Such a token is no attention sink, though its norm is not below the threshold."""
     model = LanguageModel.load(str(models.tiny_llama(tmp_path / "model")), device="cpu")
+    (token,) = model.tokenizer(" cat", add_special_tokens=False)["input_ids"][:1]
+    model._forward.fast._model.get_input_embeddings().weight.data[token] = value
+    with pytest.raises(ModelError, match=r"batch \d+ of chunk 0: .*resid_post.*document 'd\d+'"):
+        collect(model, {sae_of("standard"): [2, 3]}, Corpus((), Path(), documents))
+
+
+def test_an_sae_that_is_not_finite_is_refused(
+    llama: LanguageModel, sae_of: Make, documents: list[Document]
+) -> None:
     sae = sae_of("standard")
-    if broken == "sae":
-        sae.decoder_directions  # noqa: B018 (found before the weights are spoilt)
-        sae._sae.b_enc.data[3] = torch.nan
-        expected: Any = pytest.raises(CandidateError, match=r"layer 1.*batch 1 of chunk 0 \(doc.*d")
-    else:
-        expected = pytest.raises(ModelError, match=r"resid_post \(layer 1\).*batch 1 of chunk 0")
-        observe = model.observe
-
-        def spoilt(*given: Any) -> Any:
-            found = observe(*given)
-            return {
-                name: one._replace(activations=one.activations * torch.inf)
-                for name, one in found.items()
-            }
-
-        model.observe = spoilt  # type: ignore[method-assign]
-    with expected:
-        collect(model, {sae: [2, 3]}, Corpus((), Path(), documents))
+    sae._sae.b_enc.data[3] = torch.nan
+    with pytest.raises(CandidateError, match=r"layer 1.*batch 1 of chunk 0 \(documents d"):
+        collect(llama, {sae: [2, 3]}, Corpus((), Path(), documents))
 
 
 def test_targets_that_read_differently_share_no_pass(llama: LanguageModel, sae_of: Make) -> None:
