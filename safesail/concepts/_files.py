@@ -91,7 +91,7 @@ def _jsonl_rows(text: str, where: str) -> Iterator[tuple[str, Any]]:
             continue
         try:
             row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # a number of 5,000 digits too
             raise InputError(f"{where}, line {number}: not JSON ({error})") from error
         yield f"{where}, line {number}", row
 

@@ -5,7 +5,7 @@ from safesail.contexts._pass import Pass, Target, reading_of
 from safesail.contexts._ray import RayEngine
 from safesail.contexts._sketch import Sketch, SketchSettings
 from safesail.contexts._windows import WINDOW_TOKENS, split_of
-from safesail.contexts._work import Checkpoints, Work
+from safesail.contexts._work import Checkpoints, Work, shard_name
 
 __all__ = [
     "WINDOW_TOKENS",
@@ -21,5 +21,6 @@ __all__ = [
     "Work",
     "collect_contexts",
     "reading_of",
+    "shard_name",
     "split_of",
 ]

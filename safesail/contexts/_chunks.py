@@ -13,6 +13,10 @@ from safesail.language_model import TokenizedText
 
 Item = TypeVar("Item")
 
+# Of one document in so many, so many characters are tokenised to reckon a chunk's tokens.
+_SAMPLED = 32
+_BEGINNING = 4096
+
 
 @dataclass(frozen=True)
 class Chunk:
@@ -34,7 +38,7 @@ class Chunks:
 
     Documents are counted in characters, so that nobody has to tokenise what others read. The
     limit on tokens holds exactly within the first chunk; beyond, the tokens of earlier chunks are
-    reckoned from their characters, at the first chunk's tokens per character.
+    reckoned from a sample of each: the beginning of every 32nd document.
 
     Attributes:
         max_tokens: about so many are read in all.
@@ -69,28 +73,33 @@ class Chunks:
         Raises:
             InputError: as iterating the corpus.
         """
-        rate, before, number = 0.0, 0, -1
+        before, number = 0.0, -1
         for number, documents in enumerate(self._cut()):
-            characters = sum(len(document.text) for document in documents)
-            left = self.max_tokens
-            if number == 0:
-                texts = self._tokenize(documents, self.max_tokens)
-                read = sum(len(text.token_ids) for text in texts)
-                rate = read / characters
-                last = read >= self.max_tokens
-            else:
-                left = ceil(self.max_tokens - rate * before)
-                last = rate * (before + characters) >= self.max_tokens
-            before += characters
+            left = ceil(self.max_tokens - before)
+            before += self._reckoned(documents) if number else self._count(documents, left)
             if wanted(number):
                 yield Chunk(number, documents, left)
-            if last:
+            if before >= self.max_tokens:
                 break
         self.count = number + 1
 
     def texts(self, chunk: Chunk) -> list[TokenizedText]:
         """A chunk's documents as texts."""
         return self._tokenize(chunk.documents, chunk.tokens)
+
+    def _count(self, documents: list[Document], tokens: int) -> int:
+        return sum(len(text.token_ids) for text in self._tokenize(documents, tokens))
+
+    def _reckoned(self, documents: list[Document]) -> float:
+        """About how many tokens documents have."""
+        sample = [
+            # What a chat template adds to a conversation belongs to it.
+            document if document.messages else Document(document.id, document.text[:_BEGINNING])
+            for document in documents[::_SAMPLED]
+        ]
+        read = sum(len(document.text) for document in sample)
+        whole = sum(len(document.text) for document in documents)
+        return self._count(sample, self.max_tokens) * whole / read
 
     def _cut(self) -> Iterator[list[Document]]:
         documents: list[Document] = []

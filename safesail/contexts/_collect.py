@@ -20,7 +20,7 @@ from safesail.contexts._chunks import Chunks
 from safesail.contexts._contexts import contexts, statistics
 from safesail.contexts._pass import Pass, Target
 from safesail.contexts._sketch import Sketch
-from safesail.contexts._work import Checkpoints, Work
+from safesail.contexts._work import Checkpoints, Work, shard_name
 from safesail.corpus import Corpus
 from safesail.language_model import LanguageModel, TokenBatch
 from safesail.study import CollectionSettings
@@ -116,12 +116,16 @@ def collect_contexts(
     checkpoints = None
     work = None
     if folder is not None:
-        checkpoints = Checkpoints(folder, f"shard-{shard[0]}-of-{shard[1]}")
+        checkpoints = Checkpoints(folder, shard_name(shard))
         work, faults = checkpoints.load(plan, passing.device)
         for fault in faults:
             tell(f"a checkpoint is not used: {fault}")
         if work is not None:
             tell(_resumed(work))
+            asked = settings.tokens_per_batch
+            if asked not in (None, work.tokens_per_batch):
+                tell(f"batches are of {asked:,} tokens now, before of {work.tokens_per_batch:,}")
+                work.resize(asked)
     chunks = Chunks(
         corpus, passing.tokenize, max_tokens=max_tokens, characters=settings.chunk_characters
     )

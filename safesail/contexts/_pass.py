@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from math import isnan
 
 import torch
@@ -134,13 +135,11 @@ class Pass:
         def batches() -> Iterator[TokenBatch]:
             texts = ((chunk.number, chunks.texts(chunk)) for chunk in chunks.read(is_mine))
             for chunk, found in ahead(texts):
-                seen = work.batches if work.chunk == chunk else 0
-                work.chunk, work.batches = chunk, seen
-                for place, batch in enumerate(self.batches(found, work.tokens_per_batch)):
-                    if place >= seen:
-                        yield batch
-                work.done.add(chunk)
-                work.chunk, work.batches = -1, 0
+                if work.chunk != chunk:
+                    work.chunk, work.batches, work.begun = chunk, 0, []
+                left = self.left(found, work.begun)
+                yield from islice(self.batches(left, work.tokens_per_batch), work.batches, None)
+                work.end_chunk()
 
         for batch in progress(batches()):
             self.see(batch, work.sketches, f"batch {work.batches + 1} of chunk {work.chunk}")
@@ -149,6 +148,16 @@ class Pass:
                 save(work)
                 saved = time.monotonic()
         work.chunks = chunks.count
+
+    def left(
+        self, texts: Sequence[TokenizedText], begun: Sequence[tuple[int, int]]
+    ) -> Sequence[TokenizedText]:
+        """What is left of a chunk's texts after some batches of each of some sizes."""
+        for size, count in begun:
+            batches = islice(self.batches(texts, size), count)
+            seen = {id(text) for batch in batches for text in batch.texts}
+            texts = [text for text in texts if id(text) not in seen]
+        return texts
 
     def see_chunk(
         self,

@@ -226,10 +226,9 @@ def _finish_begun(passing: Pass, chunks: Chunks, work: Work) -> None:
     if work.chunk < 0:
         return
     for chunk in chunks.read(lambda number: number == work.chunk):
-        texts = chunks.texts(chunk)
+        texts = passing.left(chunks.texts(chunk), work.begun)
         passing.see_chunk(
             chunk.number, texts, work.sketches, work.tokens_per_batch, first=work.batches
         )
         break
-    work.done.add(work.chunk)
-    work.chunk, work.batches = -1, 0
+    work.end_chunk()

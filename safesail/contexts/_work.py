@@ -38,6 +38,8 @@ class Work:
         done: numbers of the chunks seen whole.
         chunk: the chunk under way; -1 where there is none.
         batches: its batches seen.
+        begun: where it was begun in batches of another size, those sizes and how many of each
+            were seen; `batches` counts those of what was left.
         tokens_per_batch: most tokens of a batch: what `batches` counts.
         chunks: how many chunks the corpus has; 0 while that is not known.
         shard: part of the corpus that this is: number and count, (1, 1) for all.
@@ -50,9 +52,21 @@ class Work:
     done: set[int] = field(default_factory=set)
     chunk: int = -1
     batches: int = 0
+    begun: list[tuple[int, int]] = field(default_factory=list)
     chunks: int = 0
     shard: tuple[int, int] = (1, 1)
     saved: int = 0
+
+    def resize(self, tokens_per_batch: int) -> None:
+        """Go on in batches of another size."""
+        if self.batches:
+            self.begun.append((self.tokens_per_batch, self.batches))
+        self.batches, self.tokens_per_batch = 0, tokens_per_batch
+
+    def end_chunk(self) -> None:
+        """Count the chunk under way as seen whole."""
+        self.done.add(self.chunk)
+        self.chunk, self.batches, self.begun = -1, 0, []
 
     def merge(self, other: Work) -> None:
         """Take in work on other chunks.
@@ -82,6 +96,7 @@ class Work:
             "plan": np.array([self.plan]),
             "names": np.array(list(self.sketches)),
             "done": np.array(sorted(self.done), dtype=np.int64),
+            "begun": np.array(self.begun, dtype=np.int64).reshape(-1, 2),
             "place": np.array(
                 [
                     self.chunk, self.batches, self.tokens_per_batch, self.chunks, *self.shard,
@@ -128,10 +143,16 @@ class Work:
             done=set(arrays["done"].tolist()),
             chunk=chunk,
             batches=batches,
+            begun=[(size, count) for size, count in arrays["begun"].tolist()],
             chunks=chunks,
             shard=(shard[0], shard[1]),
             saved=saved,
         )
+
+
+def shard_name(shard: tuple[int, int]) -> str:
+    """What the files of a shard begin with."""
+    return f"shard-{shard[0]}-of-{shard[1]}"
 
 
 class Checkpoints:

@@ -114,7 +114,7 @@ def _jsonl_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
             continue
         try:
             row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # a number of 5,000 digits too
             raise InputError(f"{path}, line {number}: not JSON ({error})") from error
         if not isinstance(row, dict):
             raise InputError(f"{path}, line {number}: expected an object with {columns[0]!r}")
@@ -151,7 +151,7 @@ def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
                     )
             for batch in file.iter_batches(_PARQUET_ROWS, columns=list(columns)):
                 yield from batch.to_pylist()
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         raise InputError(f"cannot read {path} as Parquet: {error}") from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ _BATCHES_PER_BUFFER = 64
 _MOST_PADDING = 0.04
 _TINY_PART = 1 / 16
 _TINY_TOKENS = 1024
+
+# Characters that are tokenised at once.
+_LONGEST_SLICE = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,22 @@ def document_key(document: str, text: str) -> int:
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")
 
 
+def _slices(text: str) -> Iterator[tuple[int, int]]:
+    """Parts of a text that are tokenised one by one, cut before white space where there is any.
+
+    A tokenizer's time and memory grow faster than the length of what it is given.
+    """
+    begin = 0
+    while len(text) - begin > _LONGEST_SLICE:
+        latest = begin + _LONGEST_SLICE
+        spaces = re.finditer(r"\s", text[begin + _LONGEST_SLICE // 2 : latest])
+        found = [space.start() for space in spaces][-1:]
+        end = begin + _LONGEST_SLICE // 2 + found[0] if found else latest
+        yield begin, end
+        begin = end
+    yield begin, len(text)
+
+
 def pieces(
     text: str,
     *,
@@ -123,11 +143,17 @@ def pieces(
             all by default. Pieces without such a token are left out.
         key: of the document, carried along.
     """
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    ids = encoded["input_ids"]
+    ids: list[int] = []
+    offsets: list[tuple[int, int]] = []
+    for begin, end in _slices(text):
+        encoded = tokenizer(
+            text[begin:end], add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )
+        ids += encoded["input_ids"]
+        offsets += [(begin + first, begin + last) for first, last in encoded["offset_mapping"]]
     if not ids:
         return []
-    spans = token_spans(encoded["offset_mapping"], len(text))
+    spans = token_spans(offsets, len(text))
     strings = [text[start:end] for start, end in spans]
     counted = None
     if parts is not None:
@@ -135,7 +161,7 @@ def pieces(
         counted = [
             # The first part that ends after the token's start: does it begin before its end?
             (number := bisect_right(ends, start)) < len(parts) and begins[number] < end
-            for start, end in encoded["offset_mapping"]
+            for start, end in offsets
         ]
     found = []
     for start in range(0, len(ids), tokens_per_piece):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safesail.errors import CandidateError, StudyConflictError
+from safesail.errors import CandidateError, InputError, StudyConflictError
 from safesail.pipeline._finish import (
     UNCOLLECTED,
     delete,
@@ -16,7 +17,8 @@ from safesail.pipeline._finish import (
     finish_left_over,
     write_features,
 )
-from safesail.pipeline._plan import Plan, PlannedSae
+from safesail.pipeline._lock import held
+from safesail.pipeline._plan import Plan, PlannedSae, plans
 from safesail.pipeline._rank import rank_in
 from safesail.pipeline._selection import Selection, select_features
 from safesail.pipeline._workspace import (
@@ -34,7 +36,7 @@ from safesail.tables import CONTEXTS, RANKINGS, Context, read_contexts, table_fr
 if TYPE_CHECKING:
     import pandas as pd
 
-    from safesail.contexts import Engine
+    from safesail.contexts import Engine, Pass, Work
     from safesail.reading import Reading
 
 
@@ -111,27 +113,51 @@ def collect_in(
     """The stage, for stages that come after it in the same command."""
     wanted = [choose(workspace, selection) for selection in selections]
     for plan in plans_for(workspace, wanted):
-        _carry_out(workspace, plan, engine)
+        with carried_out(workspace, plan, engine) as (work, passing):
+            finish(workspace, plan, work, passing.targets)
     return [collection_of(workspace, name, features) for name, features in wanted]
 
 
-def _carry_out(workspace: Workspace, plan: Plan, engine: Engine | None) -> None:
-    from safesail.contexts import Local, collect_contexts
+@contextmanager
+def carried_out(
+    workspace: Workspace, plan: Plan, engine: Engine | None = None, shard: tuple[int, int] = (1, 1)
+) -> Iterator[tuple[Work, Pass]]:
+    """Do what is planned, or a shard of it; no other process may while the result is used.
+
+    Raises:
+        StudyConflictError: another process does it.
+        InputError: the corpus changed while it was read.
+        SafesailError: see `collect`.
+    """
+    from safesail.contexts import Local, collect_contexts, shard_name
 
     settings = workspace.settings.collection
     folder = plan.write(workspace)
-    passing = plan.passing(workspace)
-    work = collect_contexts(
-        passing,
-        workspace.corpus,
-        settings,
-        max_tokens=workspace.settings.corpus.max_tokens,
-        engine=engine or Local(settings.checkpoint_seconds, workspace.progress),
-        plan=plan.digest,
-        folder=folder,
-        tell=workspace.tell,
-    )
-    finish(workspace, plan, work, passing.targets)
+    with held(folder / shard_name(shard), wait=False) as free:
+        if not free:
+            raise StudyConflictError(
+                f"another process collects the same into {folder}: wait until it is done"
+            )
+        passing = plan.passing(workspace)
+        work = collect_contexts(
+            passing,
+            workspace.corpus,
+            settings,
+            max_tokens=workspace.settings.corpus.max_tokens,
+            engine=engine or Local(settings.checkpoint_seconds, workspace.progress),
+            shard=shard,
+            plan=plan.digest,
+            folder=folder,
+            tell=workspace.tell,
+        )
+        if any(
+            sae.settings["corpus"] != workspace.corpus.fingerprint() for sae in plan.saes.values()
+        ):
+            raise InputError(
+                "the corpus changed while it was read, so nothing was written: delete "
+                f"{folder} and collect again"
+            )
+        yield work, passing
 
 
 def choose(workspace: Workspace, selection: Selection) -> tuple[str, list[int]]:
@@ -171,8 +197,21 @@ def plans_for(workspace: Workspace, wanted: Sequence[tuple[str, list[int]]]) -> 
             threshold = _sink_threshold(workspace, name)
             planned = PlannedSae(sorted(missing), threshold, settings)
             by_reading.setdefault(reading, {})[name] = planned
-    chunk_characters = workspace.settings.collection.chunk_characters
-    return [Plan(saes, chunk_characters) for saes in by_reading.values()]
+    found = [
+        Plan(saes, workspace.settings.collection.chunk_characters, workspace.model.dtype)
+        for saes in by_reading.values()
+    ]
+    _tell_of_others(workspace, {plan.digest for plan in found})
+    return found
+
+
+def _tell_of_others(workspace: Workspace, wanted: set[str]) -> None:
+    others = [str(folder) for folder, plan in plans(workspace) if plan.digest not in wanted]
+    if others:
+        workspace.tell(
+            f"other collections were begun and not ended, in {', '.join(others)}: the command that "
+            "began them goes on with them; delete what is not wanted"
+        )
 
 
 def _uncollected(workspace: Workspace, name: str, settings: dict[str, Any]) -> set[int]:

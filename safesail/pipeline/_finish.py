@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from safesail.errors import StorageError
+from safesail.pipeline._lock import held
 from safesail.pipeline._plan import Plan, forget, plans
 from safesail.pipeline._workspace import Workspace, rows_of
 from safesail.tables import (
@@ -49,14 +50,15 @@ def finish(workspace: Workspace, plan: Plan, work: Work, targets: Sequence[Targe
 
 
 def _write_tables(workspace: Workspace, plan: Plan, work: Work, targets: Sequence[Target]) -> None:
-    for target in targets:
-        name = target.sae.name
-        rows = feature_rows(workspace, name)
-        uncollected = {row["feature"] for row in rows if row["status"] == UNCOLLECTED}
-        # Some may have been collected by another command since the work was begun.
-        features = uncollected & set(target.features)
-        if features:
-            _write_contexts(workspace, target, work, plan.saes[name].settings, features)
+    with held(workspace.study.folder, wait=True):
+        for target in targets:
+            name = target.sae.name
+            rows = feature_rows(workspace, name)
+            uncollected = {row["feature"] for row in rows if row["status"] == UNCOLLECTED}
+            # Some may have been collected by another command since the work was begun.
+            features = uncollected & set(target.features)
+            if features:
+                _write_contexts(workspace, target, work, plan.saes[name].settings, features)
     forget(plan.folder(workspace))
 
 
@@ -100,18 +102,21 @@ def finish_left_over(workspace: Workspace) -> None:
     Raises:
         StorageError: as in `finish`.
     """
-    from safesail.contexts import Work
+    from safesail.contexts import Work, shard_name
 
     for folder, plan in plans(workspace):
         path = folder / _FINISHED
         if path.exists() and plan.is_current(workspace):
-            try:
-                work = Work.read(path)
-            except StorageError as error:
-                workspace.tell(f"finished work is not used: {error}")
-                delete([path])
-                continue
-            _write_tables(workspace, plan, work, plan.passing(workspace).targets)
+            with held(folder / shard_name((1, 1)), wait=False) as free:
+                if not free:
+                    continue
+                try:
+                    work = Work.read(path)
+                except StorageError as error:
+                    workspace.tell(f"finished work is not used: {error}")
+                    delete([path])
+                    continue
+                _write_tables(workspace, plan, work, plan.passing(workspace).targets)
 
 
 def feature_rows(workspace: Workspace, name: str) -> list[dict[str, Any]]:

@@ -47,10 +47,12 @@ class Plan:
     Attributes:
         saes: by name; they read the corpus alike.
         chunk_characters: size of the chunks that work is counted in.
+        dtype: precision that the model runs in, where its setting is `auto` too.
     """
 
     saes: dict[str, PlannedSae]
     chunk_characters: int
+    dtype: str
 
     @property
     def digest(self) -> str:
@@ -81,7 +83,7 @@ class Plan:
         try:
             found = json.loads((folder / _FILE).read_text(encoding="utf-8"))
             saes = {name: PlannedSae(**sae) for name, sae in found["saes"].items()}
-            return cls(saes, found["chunk_characters"])
+            return cls(saes, found["chunk_characters"], found["dtype"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StorageError(
                 f"{folder / _FILE} is damaged or missing: copy it there from where the work was "

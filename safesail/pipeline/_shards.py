@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safesail.errors import InputError, StorageError, StudyConflictError
-from safesail.pipeline._collect import Collection, choose, collection_of, plans_for
+from safesail.pipeline._collect import (
+    Collection,
+    carried_out,
+    choose,
+    collection_of,
+    plans_for,
+)
 from safesail.pipeline._finish import finish, finish_left_over
 from safesail.pipeline._plan import Plan, plans
 from safesail.pipeline._selection import Selection
@@ -52,7 +58,7 @@ def collect_shard(
         StudyConflictError: the study has no ranking yet.
         SafesailError: see `safesail.errors`.
     """
-    from safesail.contexts import Checkpoints, Local, collect_contexts
+    from safesail.contexts import Checkpoints, shard_name
 
     if not study.rankings.exists():
         raise StudyConflictError(
@@ -60,26 +66,14 @@ def collect_shard(
             "once, before the jobs start"
         )
     workspace = Workspace(study, False, progress, approve, tell)
-    settings = workspace.settings.collection
     files = []
     for plan in plans_for(workspace, [choose(workspace, one) for one in selections]):
-        folder = plan.write(workspace)
-        name = f"shard-{shard[0]}-of-{shard[1]}"
+        folder, name = plan.folder(workspace), shard_name(shard)
         path = folder / f"{name}.work"
         if not path.exists():
-            work = collect_contexts(
-                plan.passing(workspace),
-                workspace.corpus,
-                settings,
-                max_tokens=workspace.settings.corpus.max_tokens,
-                engine=Local(settings.checkpoint_seconds, progress),
-                shard=shard,
-                plan=plan.digest,
-                folder=folder,
-                tell=tell,
-            )
-            work.write(path)
-            Checkpoints(folder, name).clear()
+            with carried_out(workspace, plan, shard=shard) as (work, _):
+                work.write(path)
+                Checkpoints(folder, name).clear()
         files.append(path)
     return files
 

@@ -12,6 +12,7 @@ import models
 import numpy as np
 import pytest
 import torch
+from collected import stopped_after
 from contexts.conftest import passing
 from planted_contexts import Planted, brute_force
 from sae_lens import SAE
@@ -299,6 +300,57 @@ def test_the_limit_on_tokens_is_kept(
     found = collect(llama, {sae: features[sae.name]}, corpus, max_tokens=limit)[sae.name]
     seen = found.statistics[features[sae.name][0]]["tokens_seen"]
     assert limit <= seen < limit + 64 if limit <= 700 else abs(seen / limit - 1) < 0.1
+
+
+def test_the_limit_holds_where_the_beginning_is_not_typical(
+    llama: LanguageModel, saes: list[SparseAutoencoder], features: dict[str, list[int]]
+) -> None:
+    """Few tokens a character in the first chunks, many in the others."""
+    easy = [
+        Document(f"e{n}", f"{n} the small boat sailed over the cold sea" * 5) for n in range(40)
+    ]
+    hard = [Document(f"h{n}", f"{n} XQZ#@!" * 30) for n in range(200)]
+    sae = saes[0]
+    for order in (easy + hard, hard + easy):
+        found = collect(
+            llama, {sae: features[sae.name]}, Corpus((), Path(), order), max_tokens=15_000
+        )
+        seen = found[sae.name].statistics[features[sae.name][0]]["tokens_seen"]
+        assert abs(seen / 15_000 - 1) < 0.05
+
+
+@pytest.mark.parametrize("size", [60, 900])
+def test_a_run_goes_on_in_batches_of_another_size(
+    size: int,
+    llama: LanguageModel,
+    saes: list[SparseAutoencoder],
+    features: dict[str, list[int]],
+    corpus: Corpus,
+    collected: dict[str, Contexts],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every text once, though the chunk under way was begun in other batches, twice."""
+    sae = saes[0]
+    for number, limit in enumerate((3, 2)):
+        settings = SETTINGS.model_copy(
+            update={"tokens_per_batch": (256, 150)[number], "checkpoint_seconds": 0.0}
+        )
+        with stopped_after(monkeypatch, limit):
+            run = passing(llama, {sae: features[sae.name]}, settings)
+            collect_contexts(run, corpus, settings, max_tokens=10**9, plan="p", folder=tmp_path)
+    told: list[str] = []
+    settings = SETTINGS.model_copy(update={"tokens_per_batch": size})
+    found = collect(
+        llama, {sae: features[sae.name]}, corpus, settings,
+        plan="p", folder=tmp_path, tell=told.append,
+    )[sae.name]  # fmt: skip
+    assert any(f"of {size} tokens now, before of 150" in line for line in told)
+    expected = collected[sae.name]
+    one = features[sae.name][0]
+    assert found.statistics[one]["tokens_seen"] == expected.statistics[one]["tokens_seen"]
+    first, second = keys_of(expected), keys_of(found)
+    assert len(first.keys() ^ second.keys()) <= 0.01 * len(first)
 
 
 def test_odd_documents(

@@ -163,6 +163,21 @@ def test_a_document_of_a_million_tokens(llama: LanguageModel) -> None:
     assert seconds < 60  # some 5 on two cores
 
 
+@pytest.mark.parametrize("word", ["the cat sat on the mat, ", "猫"])
+def test_a_long_document_is_tokenised_in_parts_and_its_strings_are_the_text(
+    llama: LanguageModel, word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut before a space the tokens are the same; without any, they may differ at the cuts."""
+    text = word * 400
+    whole = llama.tokenize(text, document="d", prepend_bos=True)
+    monkeypatch.setattr("safesail.language_model._text._LONGEST_SLICE", 1000)
+    cut = llama.tokenize(text, document="d", prepend_bos=True)
+    assert "".join(s for piece in cut for s in piece.token_strings) == text
+    assert [p.start for p in cut] == [p.start for p in whole]
+    if " " in word:
+        assert cut == whole
+
+
 def text_of(number: int, length: int) -> TokenizedText:
     return TokenizedText(f"d{number}", 0, [5] * length, ["x"] * length)
 

@@ -6,6 +6,8 @@ import contextlib
 import json
 import os
 import shutil
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,11 +18,14 @@ from collected import count_batches, left_over, make_ranked, stopped_after, tabl
 from pipeline.test_pipeline import forbid_work
 from study_folder import change_setting, copy_study, statuses, with_contexts
 
-from safesail.contexts import Work
+from safesail.contexts import Checkpoints, Work
 from safesail.errors import InputError, StorageError, StudyConflictError
 from safesail.pipeline import Selection, collect, collect_shard, load_results, merge_shards, rank
 from safesail.pipeline import _finish as finishing
 from safesail.pipeline import _plan as planning
+from safesail.pipeline._collect import choose, plans_for
+from safesail.pipeline._lock import held
+from safesail.pipeline._workspace import Workspace, no_progress
 from safesail.study import Study
 
 Copy = Callable[[Path], Path]
@@ -538,3 +543,52 @@ def test_what_a_kill_left_half_written_beside_the_contexts_goes(
     collect(Study.open(folder), FIRST)
     assert tables(folder) == tables(local)
     assert not left_over(folder)
+
+
+def test_a_second_process_does_not_do_the_same(ranked: Path, copy: Copy, local: Path) -> None:
+    folder = copy(ranked)
+    study = Study.open(folder)
+    workspace = Workspace(study, False, no_progress)
+    (plan,) = plans_for(workspace, [choose(workspace, FIRST)])
+    with held(plan.folder(workspace) / "shard-1-of-1", wait=False) as free:
+        assert free
+        with pytest.raises(StudyConflictError, match="another process collects the same"):
+            collect(study, FIRST)
+        # Another part of the work is nobody else's.
+        assert collect_shard(study, [FIRST], (1, 3))
+    collect(study, FIRST)
+    assert tables(folder) == tables(local)
+
+
+def test_tables_are_written_by_one_process_at_a_time(ranked: Path, copy: Copy, local: Path) -> None:
+    folder = copy(ranked)
+    done: list[Any] = []
+    with held(folder, wait=True):
+        thread = threading.Thread(target=lambda: done.append(collect(Study.open(folder), FIRST)))
+        thread.start()
+        finished = folder / "collection"
+        while not list(finished.glob("*/finished.work")):
+            assert thread.is_alive()
+            time.sleep(0.01)
+        time.sleep(0.3)
+        assert not list((folder / "contexts").glob("*/part-*"))
+    thread.join()
+    assert done
+    assert tables(folder) == tables(local)
+
+
+def test_a_corpus_that_changes_while_it_is_read_gives_no_tables(
+    ranked: Path, copy: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copy(ranked)
+    save = Checkpoints.save
+
+    def changed(self: Checkpoints, work: Work) -> None:
+        save(self, work)
+        with (folder / "corpus.jsonl").open("a", encoding="utf-8") as file:
+            file.write('{"text": "one more"}\n')
+
+    monkeypatch.setattr(Checkpoints, "save", changed)
+    with pytest.raises(InputError, match="the corpus changed while it was read"):
+        collect(Study.open(folder), FIRST)
+    assert not list((folder / "contexts").glob("*/part-*"))
