@@ -308,7 +308,7 @@ def test_a_disk_that_fills_up_ends_the_run_with_one_line_and_loses_one_checkpoin
     folder = copy(ranked)
     with stopped_after(monkeypatch, 5):
         collect(Study.open(folder), CHOSEN)
-    before = {p.name: p.read_bytes() for p in (folder / "collection").glob("*/*") if p.is_file()}
+    before = files_below(folder / "collection")
     with monkeypatch.context() as patch:
         FullDisk.left = 20_000
         patch.setattr(_whole, "FileIO", FullDisk)
@@ -316,13 +316,17 @@ def test_a_disk_that_fills_up_ends_the_run_with_one_line_and_loses_one_checkpoin
             collect(Study.open(folder), CHOSEN)
     assert "\n" not in str(error.value)
     assert "run again" in str(error.value)
-    assert {p.name: p.read_bytes() for p in (folder / "collection").glob("*/*")} == before
+    assert files_below(folder / "collection") == before
     seen = count_batches(monkeypatch)
     lines: list[str] = []
     collect(Study.open(folder), CHOSEN, tell=lines.append)
     assert any("going on from a checkpoint" in line for line in lines)
     assert seen[0].startswith("batch ")
     assert tables(folder) == collected
+
+
+def files_below(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs limits on a process")
