@@ -206,8 +206,8 @@ class Sketch:
         for name, value in vars(sketch.counts).items():
             if isinstance(value, Tensor):
                 value.copy_(torch.from_numpy(arrays[f"counts/{name}"].copy()))
-        sketch._active.add(ActiveRows.from_arrays(_below(arrays, "active/")))
-        sketch._silent.add(SilentRows.from_arrays(_below(arrays, "silent/")))
+        sketch._active.add(ActiveRows.from_arrays(below(arrays, "active/")))
+        sketch._silent.add(SilentRows.from_arrays(below(arrays, "silent/")))
         reader = pa.ipc.open_stream(pa.py_buffer(arrays["texts"].tobytes()))
         sketch._texts = WindowTexts(reader.read_all())
         sketch._prune()
@@ -239,7 +239,8 @@ def _activations(
     return found
 
 
-def _below(arrays: Mapping[str, NDArray], prefix: str) -> dict[str, NDArray]:
+def below(arrays: Mapping[str, NDArray], prefix: str) -> dict[str, NDArray]:
+    """The arrays whose names begin so, without that beginning."""
     return {
         name.removeprefix(prefix): value
         for name, value in arrays.items()

@@ -7,7 +7,7 @@ import hashlib
 import os
 import time
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -15,7 +15,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from safesail.contexts._sketch import Sketch
+from safesail.contexts._sketch import Sketch, below
 from safesail.errors import StorageError
 from safesail.tables import written_whole
 
@@ -136,7 +136,7 @@ class Work:
         return cls(
             plan=str(arrays["plan"][0]),
             sketches={
-                str(name): Sketch.from_arrays(_below(arrays, f"{number}/"), device=device)
+                str(name): Sketch.from_arrays(below(arrays, f"{number}/"), device=device)
                 for number, name in enumerate(arrays["names"])
             },
             tokens_per_batch=tokens_per_batch,
@@ -235,14 +235,6 @@ def _delete_left_behind(path: Path) -> None:
 def _write_array(archive: zipfile.ZipFile, name: str, array: NDArray) -> None:
     with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
         np.lib.format.write_array(file, array, allow_pickle=False)
-
-
-def _below(arrays: Mapping[str, NDArray], prefix: str) -> dict[str, NDArray]:
-    return {
-        name.removeprefix(prefix): array
-        for name, array in arrays.items()
-        if name.startswith(prefix)
-    }
 
 
 def _reason(error: Exception) -> str:
