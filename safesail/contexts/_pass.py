@@ -13,6 +13,7 @@ from torch import Tensor
 
 from safesail.contexts._batch_size import BatchSize
 from safesail.contexts._chunks import Chunks, ahead
+from safesail.contexts._memory import give_back_memory
 from safesail.contexts._sketch import Sketch, SketchSettings
 from safesail.contexts._windows import ContentTokens, Windows
 from safesail.contexts._work import Work
@@ -24,6 +25,8 @@ from safesail.sparse_autoencoder import SparseAutoencoder
 
 # Bytes that the activations of a target's features may take at a time, whatever the batch.
 _ACTIVATIONS = 1 << 28
+# Batches between two times that freed memory goes back; once takes some milliseconds.
+_GIVE_BACK_EVERY = 8
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ class Pass:
         self._thresholds = {t.sae.hook_point: t.sink_threshold for t in targets}
         self.device = model.device
         self.elsewhere = elsewhere
+        self._batches = 0
 
     def describe(self, size: BatchSize) -> str:
         """Where and how the pass runs, in one line."""
@@ -224,6 +228,9 @@ class Pass:
                     sketches[target.sae.name],
                     where,
                 )
+        self._batches += 1
+        if self._batches % _GIVE_BACK_EVERY == 0:
+            give_back_memory()
 
     def _take_in(
         self,
