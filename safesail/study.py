@@ -164,10 +164,31 @@ class JudgeSettings(Section):
     """Environment variable that holds the key; the key itself never stands in a file."""
 
     concurrency: int = Field(default=8, ge=1, le=128)
-    """Requests under way at once."""
+    """Most requests under way at once; fewer while the endpoint limits the rate."""
+
+    reasoning_effort: str | None = None
+    """How hard a reasoning model should think, such as `low`; by default the endpoint decides."""
+
+    fallback_model: str | None = None
+    """Model that is asked what the judge refuses."""
+
+    fallback_url: str | None = None
+    """Base URL of that model; by default the judge's."""
+
+    fallback_key_variable: str | None = None
+    """Environment variable that holds the key for that URL; by default the judge's."""
+
+    prices: str | None = None
+    """TOML file with your prices, relative to this file; they go before those of docs/judge.md."""
 
     language: str = "en"
     """Language of the explanations, as a tag such as `en` or `zh`."""
+
+    scorer: Literal["items", "segments", "tokens", "detection", "fuzzing"] = "items"
+    """How explanations are scored; `items` stops when it is precise. See docs/scoring.md."""
+
+    precision: float = Field(default=0.10, gt=0, lt=0.5)
+    """Half-width of discrimination's 95 % interval at which `items` stops."""
 
 
 class Configuration(Section):
@@ -244,10 +265,22 @@ class Study:
             raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
         return cls(path.parent, Configuration.from_toml(text, str(path)))
 
-    def with_judge(self, *, url: str | None = None, model: str | None = None) -> Study:
-        """The same study with another judge; None leaves the configured one."""
-        changes = {k: v for k, v in (("url", url), ("model", model)) if v is not None}
-        judge = self.configuration.judge.model_copy(update=changes)
+    def with_judge(self, **changes: Any) -> Study:
+        """The same study with other judge settings.
+
+        Args:
+            changes: by name of the setting; None leaves the configured one.
+
+        Raises:
+            ConfigurationError: a value is none that the setting takes.
+        """
+        given = {key: value for key, value in changes.items() if value is not None}
+        settings = self.configuration.judge.model_dump() | given
+        try:
+            judge = JudgeSettings.model_validate(settings)
+        except ValidationError as error:
+            faults = "; ".join(_describe(fault) for fault in error.errors())
+            raise ConfigurationError(f"judge: {faults}") from error
         return Study(self.folder, self.configuration.model_copy(update={"judge": judge}))
 
     @property

@@ -3,9 +3,9 @@
     with JudgeServer() as server:
         judge = Judge(server.url, "test-judge", cache=folder / "judge.sqlite")
 
-It answers the explain and simulate prompts sensibly by itself: it explains a feature by the tokens
-that are marked most, and simulates by looking for them. `server.faults` holds what goes wrong
-with the next requests, one fault a request; `server.answer` replaces its wits.
+It answers the prompts of explaining and scoring sensibly by itself: it explains a feature by the
+tokens that are marked most, and simulates and grades by looking for them. `server.faults` holds
+what goes wrong with the next requests, one fault a request; `server.answer` replaces its wits.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import asyncio
 import json
 import re
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ from starlette.types import Receive, Scope, Send
 Body = dict[str, Any]
 
 _MARK = re.compile(r"⟪(\d+)⟫")
+_ENTRY = re.compile(r"\d+ (.*)")
 
 
 @dataclass
@@ -44,6 +46,7 @@ class Fault:
         content: the message's content instead of an answer.
         refusal: the message's `refusal`.
         finish_reason: of the choice.
+        usage: the tokens instead of those counted.
         raw: the whole body instead of a chat completion.
         hang: seconds before the response.
         cut: break the connection in the middle of the response.
@@ -55,23 +58,48 @@ class Fault:
     content: str | None = None
     refusal: str | None = None
     finish_reason: str = "stop"
+    usage: Body | None = None
     raw: str | None = None
     hang: float = 0.0
     cut: bool = False
 
 
 def default_answer(body: Body) -> str:
-    """A sensible answer to the explain and simulate prompts, as a judge would give it."""
-    objects = _json_lines(body["messages"][1]["content"])
+    """A sensible answer to the prompts of explaining and scoring, as a judge would give it."""
+    lines = body["messages"][1]["content"].splitlines()
+    objects = [json.loads(line) for line in lines if line.startswith("{")]
+    explained = [one["explanation"] for one in objects if "explanation" in one]
+    if not explained:
+        return json.dumps(_explain([json.loads(line) for line in lines if line.startswith('"')]))
+    words = set(re.findall(r'"([^"]+)"', explained[0]))
     windows = [one for one in objects if "window" in one]
-    if not windows:
-        return json.dumps(_explain([one["text"] for one in objects if "text" in one]))
-    explanation = next(one["explanation"] for one in objects if "explanation" in one)
-    return json.dumps({"windows": [_simulate(explanation, window) for window in windows]})
+    if windows:
+        return json.dumps({"windows": [_simulate(words, window) for window in windows]})
+    largest = 1 if "0 or 1" in body["messages"][0]["content"] else 3
+    entries = [json.loads(found[1]) for line in lines if (found := _ENTRY.fullmatch(line))]
+    grades = [
+        "".join(str(largest * _names(words, part)) for part in _parts(entry)) for entry in entries
+    ]
+    return json.dumps({"grades": " ".join(f"{n}:{one}" for n, one in enumerate(grades, start=1))})
 
 
-def _json_lines(text: str) -> list[Body]:
-    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+def _parts(entry: str | list[str]) -> list[str]:
+    return [entry] if isinstance(entry, str) else entry
+
+
+def _names(words: set[str], text: str) -> bool:
+    """Whether a text holds one of some words, between its brackets where it has any."""
+    plain = text.replace("⟪", "").replace("⟫", "")
+    spans, shift = [], 0
+    for found in re.finditer("⟪(.*?)⟫", text, re.DOTALL):
+        spans.append((found.start() - shift, found.end() - shift - 2))
+        shift += 2
+    spans = spans or [(0, len(plain))]
+    return any(
+        _bare(word[0]) in words
+        and any(word.start() < end and word.end() > start for start, end in spans)
+        for word in re.finditer(r"\w+", plain)
+    )
 
 
 def _explain(texts: list[str]) -> Body:
@@ -91,8 +119,7 @@ def _explain(texts: list[str]) -> Body:
     return {"explanation": explanation, "concepts": [], "confidence": 0.5}
 
 
-def _simulate(explanation: str, window: Body) -> Body:
-    words = set(re.findall(r'"([^"]+)"', explanation))
+def _simulate(words: set[str], window: Body) -> Body:
     tokens = window["tokens"]
     # For each token the number of its word, so that all tokens of a named word are active.
     starts = [not index or token[:1].isspace() for index, token in enumerate(tokens)]
@@ -115,10 +142,11 @@ class JudgeServer:
         faults: what goes wrong with the next requests, in order.
         answer: from a request body to the content of the answer.
         unsupported: options that every request is refused for, by name: `json_schema`,
-            `json_object`, `max_tokens`, `max_completion_tokens`, `temperature`; the refusal names
-            the option unless `vague` is set.
+            `json_object`, `max_tokens`, `max_completion_tokens`, `temperature`,
+            `reasoning_effort`; the refusal names the option unless `vague` is set.
         requests: bodies of the requests received so far, faulty ones included.
         headers: headers of those requests.
+        arrivals: when they came, in seconds of `time.monotonic`.
         most_at_once: largest number of requests under way together.
         delay: seconds that every response takes.
     """
@@ -130,6 +158,7 @@ class JudgeServer:
         self.vague = False
         self.requests: list[Body] = []
         self.headers: list[dict[str, str]] = []
+        self.arrivals: list[float] = []
         self.most_at_once = 0
         self.delay = 0.0
         self._under_way = 0
@@ -170,6 +199,7 @@ class JudgeServer:
         body = await request.json()
         self.requests.append(body)
         self.headers.append(dict(request.headers))
+        self.arrivals.append(time.monotonic())
         self._under_way += 1
         self.most_at_once = max(self.most_at_once, self._under_way)
         try:
@@ -202,12 +232,13 @@ class JudgeServer:
                 "created": 0,
                 "model": body["model"],
                 "choices": [choice],
-                "usage": usage,
+                "usage": usage if fault.usage is None else fault.usage,
             }
         )
 
     def _refused_option(self, body: Body) -> Body | None:
-        used = {"max_tokens", "max_completion_tokens", "temperature"} & body.keys()
+        options = {"max_tokens", "max_completion_tokens", "temperature", "reasoning_effort"}
+        used = options & body.keys()
         used |= {body["response_format"]["type"]} if "response_format" in body else set()
         for option in sorted(used & self.unsupported):
             param = "response_format" if option.startswith("json") else option

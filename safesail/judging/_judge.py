@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-import ipaddress
-import json
-import os
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
-from urllib.parse import urlsplit
-from weakref import WeakValueDictionary
+from typing import Self
 
-from safesail.errors import JudgeError
-from safesail.judging._cache import AnswerCache, Entry
-from safesail.judging._dialects import Dialect
-from safesail.judging._parsing import parse_completion, read_completion
-from safesail.judging._questions import Answer, Question, render
+from safesail.errors import ConfigurationError
+from safesail.judging._batch_files import BatchPace
+from safesail.judging._budget import Budget
+from safesail.judging._cache import AnswerCache
+from safesail.judging._channel import Channel
+from safesail.judging._credentials import checked_url, key_for
+from safesail.judging._dialects import Options
+from safesail.judging._parsing import read_completion, sendable
+from safesail.judging._prices import Prices
+from safesail.judging._questions import Answer, Question, Status, render
 from safesail.judging._responses import Response
 
-_BAD_REQUEST = (400, 422)
 # Thinking counts as completion at some endpoints: a cut answer is asked again with more room.
 _MORE_ROOM = 4
-_PLACEHOLDER_KEY = "safesail-has-no-key-for-this-endpoint"
 
 
 class Judge:
@@ -45,12 +41,29 @@ class Judge:
         cache: SQLite file, made where missing.
         key_variable: environment variable that holds the key. An endpoint on this machine needs
             none.
-        concurrency: requests under way at once.
+        concurrency: most requests under way at once; fewer while the endpoint limits the rate.
         timeout: seconds that one request may take.
         max_retries: retries of a request after a rate limit, server error, time-out or broken
             connection.
+        reasoning_effort: how hard a reasoning model should think, in the endpoint's words; None
+            leaves it to the endpoint.
+        prices: by default the public list. For an endpoint on this machine only a user's own
+            prices hold.
+        budget: what this judge and its fallback may spend together.
+        fallback: judge that is asked what this one refuses. It is entered and left with this one,
+            and uses this one's cache and budget.
+        batch: ask through the Batch API, at the given pace.
+
+    Attributes:
+        url: see there.
+        model: see there.
+        concurrency: how many questions it is worth asking at once: see there; with batches, what
+            their pace says.
+        fallback: see there.
+        budget: see there.
 
     Raises:
+        ConfigurationError: the budget is in dollars, and a model has no price.
         JudgeError: the URL is not one of HTTP, or holds a password, or there is no key.
     """
 
@@ -64,31 +77,33 @@ class Judge:
         concurrency: int = 8,
         timeout: float = 180.0,
         max_retries: int = 5,
+        reasoning_effort: str | None = None,
+        prices: Prices | None = None,
+        budget: Budget | None = None,
+        fallback: Judge | None = None,
+        batch: bool | BatchPace = False,
     ) -> None:
-        self.url = _checked_url(url, key_variable)
+        self.url = checked_url(url, key_variable)
         self.model = model
-        self.concurrency = concurrency
-        self._key = _key(self.url, key_variable)
+        self._pace = BatchPace() if batch is True else batch or None
+        self.concurrency = concurrency if self._pace is None else self._pace.at_once
+        self.fallback = fallback
+        self._key = key_for(self.url, key_variable)
         self._cache_path = cache
         self._timeout = timeout
         self._max_retries = max_retries
+        self._options = Options(model, reasoning_effort)
+        prices = prices or Prices.load()
+        self._price = prices.at(self.url).find(model)
+        self._spend(budget)
 
     async def __aenter__(self) -> Self:
-        # Imported here: the OpenAI client takes half a second, and cost estimates need none.
-        from safesail.judging._endpoint import Endpoint
-
         self._cache = AnswerCache(self._cache_path)
-        self._endpoint = Endpoint(
-            self.url, self._key, timeout=self._timeout, max_retries=self._max_retries
-        )
-        # What the endpoint was found to take, the one in force first; empty until it answers.
-        self._dialects = [
-            Dialect(**json.loads(text)) for text in self._cache.dialects(self.url, self.model)
-        ]
-        self._slots = asyncio.Semaphore(self.concurrency)
-        self._first_contact = asyncio.Lock()
-        self._contacted = False
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        try:
+            self._enter(self._cache)
+        except BaseException:
+            self._cache.close()
+            raise
         return self
 
     async def __aexit__(
@@ -97,8 +112,11 @@ class Judge:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._cache.close()
-        await self._endpoint.close()
+        try:
+            await self._leave()
+        finally:
+            await self._cache.drain()
+            self._cache.close()
 
     async def ask(self, question: Question, *, replicate: int = 0) -> Answer:
         """Ask a question; an answer that cannot be read is asked once more, the error shown.
@@ -111,11 +129,26 @@ class Judge:
             JudgeError: the endpoint cannot be reached, or refuses every request.
             StorageError: an answer could not be stored or looked up.
         """
-        response = await self._response(question, replicate)
-        first = _interpret(response, question)
-        completion = parse_completion(response.text)
-        if first.status != "unparseable" or completion is None:
+        answer = await self._ask(question, replicate)
+        if answer.status == "refused" and self.fallback is not None:
+            return (await self.fallback.ask(question, replicate=replicate)).after(answer)
+        return answer
+
+    async def _ask(self, question: Question, replicate: int) -> Answer:
+        try:
+            response = await self._channel.response(question, replicate)
+        except UnicodeEncodeError:
+            # Half a surrogate pair is no character: it could not be sent.
+            messages = [
+                {name: sendable(text) for name, text in message.items()}
+                for message in question.messages
+            ]
+            question = replace(question, messages=messages)
+            response = await self._channel.response(question, replicate)
+        first = self._interpret(response, question)
+        if first.status != "unparseable" or response is None or response.completion is None:
             return first
+        completion = response.completion
         # Some endpoints take no empty message, so an empty answer is not shown again.
         said = [{"role": "assistant", "content": completion.content}] if completion.content else []
         room = _MORE_ROOM if completion.finish_reason == "length" else 1
@@ -124,140 +157,68 @@ class Judge:
             messages=[*question.messages, *said, *render("repair", error=first.error).messages],
             max_tokens=question.max_tokens * room,
         )
-        second = _interpret(await self._response(again, replicate), question)
-        return replace(
-            second,
-            prompt_tokens=first.prompt_tokens + second.prompt_tokens,
-            completion_tokens=first.completion_tokens + second.completion_tokens,
-            calls=first.calls + second.calls,
-            cached=first.cached and second.cached,
-        )
+        second = self._interpret(await self._channel.response(again, replicate), question)
+        return second.after(first)
 
-    async def _response(self, question: Question, replicate: int) -> Response:
-        """The stored response to a question, or a new one."""
-        # Two identical questions under way: the second waits, then finds the first one's answer.
-        name = self._cache_key(_canonical(Dialect().body(self.model, question)), replicate)
-        turn = self._turns.setdefault(name, asyncio.Lock())
-        async with turn:
-            for dialect in self._dialects:
-                body = _canonical(dialect.body(self.model, question))
-                stored = self._cache.get(self._cache_key(body, replicate))
-                if stored is not None:
-                    return Response(*stored, calls=0, seconds=0.0)
-            async with self._slots:
-                return await self._send(question, replicate)
-
-    async def _send(self, question: Question, replicate: int) -> Response:
-        """Send a question; the first of a run goes alone, to learn if and how to ask the rest."""
-        if not self._contacted:
-            async with self._first_contact:
-                if not self._contacted:
-                    await self._endpoint.reach()
-                    response = await self._negotiate(question, replicate)
-                    self._contacted = True
-                    return response
-        return await self._negotiate(question, replicate)
-
-    async def _negotiate(self, question: Question, replicate: int) -> Response:
-        """Send a question in the dialect in force, or in simpler ones where that is refused."""
-        dialect = self._dialects[0] if self._dialects else Dialect()
-        calls = 0
-        while True:
-            body = dialect.body(self.model, question)
-            response = await self._endpoint.send(body)
-            calls += response.calls
-            if response.status_code not in _BAD_REQUEST or response.filtered:
-                break
-            # Once the endpoint has answered, a refusal that names no option is not the dialect's.
-            simpler = dialect.simpler(response, guess=not self._dialects)
-            if simpler is None:
-                break
-            dialect = simpler
-        self._keep(question, replicate, dialect, response)
-        return replace(response, calls=calls)
-
-    def _keep(
-        self, question: Question, replicate: int, dialect: Dialect, response: Response
-    ) -> None:
-        """Commit an answer, and first the dialect without which it could not be found again."""
-        completion = parse_completion(response.text) if response.status_code == 200 else None
-        if completion is None and not response.filtered:
-            return
-        if dialect not in self._dialects:
-            self._cache.add_dialect(self.url, self.model, json.dumps(asdict(dialect)))
-            self._dialects.insert(0, dialect)
-        body = _canonical(dialect.body(self.model, question))
-        self._cache.put(
-            Entry(
-                key=self._cache_key(body, replicate),
-                url=self.url,
-                model=self.model,
-                task=question.task,
-                version=question.version,
-                replicate=replicate,
-                request=body,
-                status_code=response.status_code,
-                response=response.text,
-                prompt_tokens=completion.prompt_tokens if completion else 0,
-                completion_tokens=completion.completion_tokens if completion else 0,
-                seconds=response.seconds,
-            )
-        )
-
-    def _cache_key(self, body: str, replicate: int) -> str:
-        return hashlib.sha256(_canonical([self.url, body, replicate]).encode()).hexdigest()
-
-
-def _interpret(response: Response, question: Question) -> Answer:
-    completion = parse_completion(response.text) if response.status_code == 200 else None
-    cached = response.calls == 0
-    if completion is not None:
-        reading = read_completion(completion, question)
+    def _interpret(self, response: Response | None, question: Question) -> Answer:
+        if response is None:
+            cost = None if self._price is None else 0.0
+            budget = f"{self.budget.amount:g} {self.budget.unit}" if self.budget else ""
+            spent = f"the budget of {budget} is spent: run again with another one to go on"
+            return Answer(None, "budget", spent, 0, 0, 0, cost, 0, False, "")
+        usage, cost = response.usage, response.cost_usd
+        value, error = None, None
+        status: Status
+        if response.completion is not None:
+            reading = read_completion(response.completion, question)
+            value, status, error = reading.value, reading.status, reading.error
+        else:
+            status, error = "refused" if response.filtered else "failed", response.summary
         return Answer(
-            value=reading.value,
-            status=reading.status,
-            error=reading.error,
-            prompt_tokens=completion.prompt_tokens,
-            completion_tokens=completion.completion_tokens,
+            value=value,
+            status=status,
+            error=error,
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            reasoning_tokens=usage.reasoning_tokens,
+            cost_usd=self._channel.cost(response) if cost is None else cost,
             calls=response.calls,
-            cached=cached,
+            cached=response.calls == 0,
+            model=self.model,
         )
-    status: Any = "refused" if response.filtered else "failed"
-    return Answer(None, status, response.summary, 0, 0, response.calls, cached)
 
+    def _spend(self, budget: Budget | None) -> None:
+        """Take a budget as one's own, and as the fallback's."""
+        if budget is not None and budget.unit == "usd" and self._price is None:
+            raise ConfigurationError(
+                f"a budget in dollars needs the price of {self.model} at {self.url}, which the "
+                f'price list lacks: write [models."{self.model}"] with `input` and `output` '
+                "(dollars per million tokens) into a TOML file and name that as judge.prices, or "
+                "give the budget in tokens"
+            )
+        self.budget = budget
+        if self.fallback is not None:
+            self.fallback._spend(budget)
 
-def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-
-
-def _checked_url(url: str, key_variable: str) -> str:
-    try:
-        parts = urlsplit(url)
-        sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # a port out of range, a bracket that does not close
-        sound = False
-    if not sound:
-        raise JudgeError(f"the judge's URL must look like http://localhost:8000/v1, found {url!r}")
-    if parts.username is not None or parts.password is not None:
-        raise JudgeError(
-            f"the judge's URL must hold no name or password: put the key into {key_variable}"
+    def _enter(self, cache: AnswerCache) -> None:
+        self._channel = Channel(
+            self.url,
+            self._key,
+            self._options,
+            cache=cache,
+            price=self._price,
+            budget=self.budget,
+            concurrency=self.concurrency,
+            timeout=self._timeout,
+            max_retries=self._max_retries,
+            pace=self._pace,
         )
-    return url.rstrip("/")
+        if self.fallback is not None:
+            self.fallback._enter(cache)
 
-
-def _key(url: str, key_variable: str) -> str:
-    key = os.environ.get(key_variable, "").strip()
-    if key and not key.isascii():
-        raise JudgeError(f"the key in {key_variable} holds letters that no key has: set it anew")
-    if key:
-        return key
-    if _is_loopback(urlsplit(url).hostname or ""):
-        return _PLACEHOLDER_KEY
-    raise JudgeError(f"no key for the judge at {url}: set the environment variable {key_variable}")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+    async def _leave(self) -> None:
+        try:
+            await self._channel.close()
+        finally:
+            if self.fallback is not None:
+                await self.fallback._leave()

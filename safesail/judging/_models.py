@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from safesail.errors import JudgeError
-from safesail.judging._judge import _checked_url, _key
+from safesail.judging._credentials import checked_url, key_for, without_key
 
 
 def list_models(url: str, key_variable: str = "OPENAI_API_KEY") -> list[str]:
@@ -18,13 +18,16 @@ def list_models(url: str, key_variable: str = "OPENAI_API_KEY") -> list[str]:
     """
     import openai
 
-    url = _checked_url(url, key_variable)
-    client = openai.OpenAI(base_url=url, api_key=_key(url, key_variable), timeout=20, max_retries=0)
+    url = checked_url(url, key_variable)
+    key = key_for(url, key_variable)
+    client = openai.OpenAI(base_url=url, api_key=key, timeout=20, max_retries=0)
     try:
         return [model.id for model in client.models.list()]
     except openai.NotFoundError:
         return []
-    except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
-        raise JudgeError(f"{url} refuses the key in {key_variable}") from error
+    # An endpoint may echo the key in its message, so the cause is not shown.
+    except (openai.AuthenticationError, openai.PermissionDeniedError):
+        raise JudgeError(f"{url} refuses the key in {key_variable}") from None
     except openai.APIError as error:
-        raise JudgeError(f"{url} cannot be asked: {error.message}") from error
+        reason = without_key(error.message, key)
+        raise JudgeError(f"{url} cannot be asked: {reason}") from None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import re
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 
 from safesail.judging._questions import Question
 
@@ -24,19 +26,34 @@ _REFUSAL = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Completion:
-    """The parts of a chat completion that matter here."""
+class Completion(NamedTuple):
+    """The parts of a chat completion's first choice that matter here."""
 
     content: str
     refusal: str | None
     finish_reason: str | None
-    prompt_tokens: int
-    completion_tokens: int
 
 
-@dataclass(frozen=True)
-class Reading:
+class Usage(NamedTuple):
+    """Tokens as the endpoint counted them.
+
+    Attributes:
+        prompt_tokens: of the request.
+        completion_tokens: of the response, hidden ones included.
+        reasoning_tokens: of these, those that were thought and not shown.
+        known: whether the endpoint counted at all.
+    """
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    reasoning_tokens: int = 0
+    known: bool = False
+
+
+NO_USAGE = Usage()
+
+
+class Reading(NamedTuple):
     """What a completion says: a value, or why there is none."""
 
     status: Literal["answered", "refused", "unparseable"]
@@ -44,27 +61,61 @@ class Reading:
     error: str | None
 
 
-def parse_completion(body: str) -> Completion | None:
-    """The first choice of a chat completion; None where the body is no chat completion."""
+def parse_completion(body: str) -> tuple[Completion | None, Usage]:
+    """The first choice of a chat completion, None where the body holds none, and the tokens."""
+    document = parse_json(body)
+    if not isinstance(document, dict):
+        return None, NO_USAGE
+    usage = _usage(document.get("usage"))
     try:
-        document = json.loads(body)
         choice = document["choices"][0]
         message = choice["message"]
-        usage = document.get("usage") or {}
-        return Completion(
-            content=_sendable(str(message.get("content") or "")),
-            refusal=_sendable(str(message.get("refusal") or "")) or None,
+        content, refusal = message.get("content"), message.get("refusal")
+        completion = Completion(
+            content=sendable(str(content)) if content else "",
+            refusal=sendable(str(refusal)) if refusal else None,
             finish_reason=choice.get("finish_reason"),
-            prompt_tokens=int(usage.get("prompt_tokens") or 0),
-            completion_tokens=int(usage.get("completion_tokens") or 0),
         )
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+    except (TypeError, KeyError, IndexError, AttributeError):
+        return None, usage
+    return completion, usage
+
+
+def parse_json(text: str) -> Any:
+    """A JSON document; None where the text is none."""
+    try:
+        # Twice as fast, but it takes no halves of surrogate pairs.
+        return from_json(text)
+    except ValueError:
+        pass
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
         return None
 
 
-def _sendable(text: str) -> str:
-    """Text without halves of surrogate pairs, which JSON can hold and no request can."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+def _usage(found: Any) -> Usage:
+    if not isinstance(found, dict):
+        return NO_USAGE
+    details = found.get("completion_tokens_details")
+    reasoning = _count(details.get("reasoning_tokens")) if isinstance(details, dict) else 0
+    prompt, completion = _count(found.get("prompt_tokens")), _count(found.get("completion_tokens"))
+    total = _count(found.get("total_tokens"))
+    # Some endpoints leave hidden tokens out of the completion, but not out of the total.
+    hidden = total - prompt - completion
+    if hidden > 0:
+        completion += hidden
+        reasoning = max(reasoning, hidden)
+    return Usage(prompt, completion, reasoning, known=prompt + completion > 0)
+
+
+def _count(value: Any) -> int:
+    return int(value) if isinstance(value, (int, float)) and 0 <= value < math.inf else 0
+
+
+def sendable(text: str) -> str:
+    """A text without halves of surrogate pairs, which JSON can hold and no request can."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def read_completion(completion: Completion, question: Question) -> Reading:
@@ -74,8 +125,9 @@ def read_completion(completion: Completion, question: Question) -> Reading:
     object with words around it.
     """
     if completion.refusal:
-        return Reading("refused", None, _one_line(completion.refusal))
-    text = _THINKING.sub("", completion.content).strip()
+        return Reading("refused", None, one_line(completion.refusal))
+    text = completion.content
+    text = (_THINKING.sub("", text) if "<" in text else text).strip()
     fault = "the answer is empty"
     for candidate in _json_candidates(text):
         try:
@@ -89,20 +141,20 @@ def read_completion(completion: Completion, question: Question) -> Reading:
     if completion.finish_reason == "content_filter":
         return Reading("refused", None, "stopped by the endpoint's content filter")
     if "{" not in text and _REFUSAL.match(text):
-        return Reading("refused", None, _one_line(text))
+        return Reading("refused", None, one_line(text))
     if completion.finish_reason == "length":
         fault = f"cut off at the limit of completion tokens; {fault}"
     return Reading("unparseable", None, fault)
 
 
-def _json_candidates(text: str) -> list[str]:
+def _json_candidates(text: str) -> Iterator[str]:
     """Readings of a text as JSON, the most telling one last: its error is the one reported."""
-    candidates = [text] if text else []
-    candidates += _FENCE.findall(text)
+    if text:
+        yield text
+    yield from _FENCE.findall(text)
     start, end = text.find("{"), text.rfind("}")
     if 0 <= start < end:
-        candidates.append(text[start : end + 1])
-    return candidates
+        yield text[start : end + 1]
 
 
 def _describe(error: ValidationError) -> str:
@@ -110,9 +162,10 @@ def _describe(error: ValidationError) -> str:
         f"{'.'.join(str(part) for part in fault['loc']) or 'answer'}: {fault['msg']}"
         for fault in error.errors()[:3]
     ]
-    return _one_line("; ".join(faults), 400)
+    return one_line("; ".join(faults), 400)
 
 
-def _one_line(text: Any, limit: int = 200) -> str:
+def one_line(text: Any, limit: int = 200) -> str:
+    """A text in one line, cut where it is long."""
     line = " ".join(str(text).split())
     return line if len(line) <= limit else line[: limit - 3] + "..."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from typing import Any, Literal
@@ -13,6 +13,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from pydantic import BaseModel
 
 Message = dict[str, str]
+Status = Literal["answered", "refused", "unparseable", "failed", "budget"]
 
 _VERSION = re.compile(r"\{# version: (?P<version>\S+) #\}")
 
@@ -54,22 +55,44 @@ class Answer:
 
     Attributes:
         value: the parsed answer; None unless `status` is `answered`.
-        status: `answered`; `refused` by the judge or its filter; `unparseable` twice; `failed`
-            (no usable response, after all retries).
+        status: `answered`; `refused` by the judge or its filter, and by the fallback where there
+            is one; `unparseable` twice; `failed` (no usable response, after all retries);
+            `budget` (not asked, or not to the end: the budget is spent).
         error: one line that says why, unless answered.
         prompt_tokens: as the endpoint counted them, cached responses included.
-        completion_tokens: likewise.
+        completion_tokens: likewise, hidden reasoning included.
+        reasoning_tokens: of these, the hidden ones.
+        cost_usd: US dollars by the price list, cached responses included at what they cost when
+            they were paid for; None where the model has no price or tokens were not counted.
         calls: requests sent now, retries included; cached responses count nothing.
         cached: nothing was sent.
+        model: who was asked last: the judge's model or, where that refused, the fallback's; empty
+            where the budget left nobody to ask.
     """
 
     value: BaseModel | None
-    status: Literal["answered", "refused", "unparseable", "failed"]
+    status: Status
     error: str | None
     prompt_tokens: int
     completion_tokens: int
+    reasoning_tokens: int
+    cost_usd: float | None
     calls: int
     cached: bool
+    model: str
+
+    def after(self, earlier: Answer) -> Answer:
+        """This answer with what an earlier one to the same question cost added."""
+        costs = (earlier.cost_usd, self.cost_usd)
+        return replace(
+            self,
+            prompt_tokens=earlier.prompt_tokens + self.prompt_tokens,
+            completion_tokens=earlier.completion_tokens + self.completion_tokens,
+            reasoning_tokens=earlier.reasoning_tokens + self.reasoning_tokens,
+            cost_usd=None if None in costs else sum(cost for cost in costs if cost),
+            calls=earlier.calls + self.calls,
+            cached=earlier.cached and self.cached,
+        )
 
 
 def render(task: str, **values: Any) -> Prompt:

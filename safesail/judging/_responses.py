@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from safesail.judging._parsing import (
+    NO_USAGE,
+    Completion,
+    Usage,
+    one_line,
+    parse_completion,
+    parse_json,
+)
 
-@dataclass(frozen=True)
+
+@dataclass(slots=True)
 class Response:
     """The last response to a body, from the endpoint or from the cache.
 
@@ -16,22 +24,35 @@ class Response:
         text: the body as received, or what went wrong where none came.
         calls: requests sent, retries included; 0 from the cache.
         seconds: from the first request to the last response.
+        cost_usd: US dollars it cost when it was paid for; None where not known.
+        completion: the chat completion, if the body is one.
+        usage: tokens; of a body that is no chat completion too, where it counts them.
     """
 
     status_code: int
     text: str
     calls: int
     seconds: float
+    cost_usd: float | None = None
+
+    completion: Completion | None = field(init=False, repr=False, compare=False, default=None)
+    usage: Usage = field(init=False, repr=False, compare=False, default=NO_USAGE)
+
+    def __post_init__(self) -> None:
+        if self.status_code == 200:
+            self.completion, self.usage = parse_completion(self.text)
+
+    @property
+    def usable(self) -> bool:
+        """It says something of the question: an answer, readable or not, or a refusal."""
+        return self.completion is not None or self.filtered
 
     @property
     def error(self) -> dict[str, Any]:
         """The OpenAI error object (`message`, `code`, `param`) as far as the body holds one."""
-        try:
-            document = json.loads(self.text)
-        except ValueError:
-            return {"message": self.text}
+        document = parse_json(self.text)
         found = document.get("error", document) if isinstance(document, dict) else document
-        return found if isinstance(found, dict) else {"message": str(found)}
+        return found if isinstance(found, dict) else {"message": str(found or self.text)}
 
     @property
     def filtered(self) -> bool:
@@ -41,5 +62,5 @@ class Response:
     @property
     def summary(self) -> str:
         """Status and message in one short line."""
-        message = " ".join(str(self.error.get("message") or self.text).split())[:200]
+        message = one_line(self.error.get("message") or self.text)
         return message if self.status_code == 0 else f"HTTP {self.status_code}: {message}"

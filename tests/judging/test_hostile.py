@@ -27,6 +27,6 @@ def test_a_key_that_no_header_can_carry(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_half_a_surrogate_pair_can_be_sent_back() -> None:
     body = json.dumps({"choices": [{"message": {"content": "broken \ud800 text"}}]})
-    completion = parse_completion(body)
+    completion, _ = parse_completion(body)
     assert completion is not None
     assert completion.content.encode("utf-8") == b"broken ? text"
