@@ -8,12 +8,14 @@ import typer
 
 from . import (
     collect,
+    concepts,
     convert_sae,
     demo,
     doctor,
     explain,
     export,
     init,
+    judge,
     list_saes,
     merge,
     rank_saes,
@@ -45,6 +47,8 @@ app.command("rank-saes")(rank_saes.rank_saes)
 app.command("collect")(collect.collect)
 app.command("merge")(merge.merge)
 app.command("explain")(explain.explain)
+app.add_typer(concepts.app, name="concepts")
+app.add_typer(judge.app, name="judge")
 app.command("show")(show.show)
 app.command("export")(export.export)
 app.command("schema")(schema.schema)

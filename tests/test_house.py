@@ -29,6 +29,7 @@ FLOORS = {
     "sparse_autoencoder": 3,
     "contexts": 4,
     "explaining": 4,
+    "generating": 4,
     "ranking": 4,
     "lab": 6,
     "pipeline": 6,
