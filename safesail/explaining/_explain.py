@@ -1,69 +1,80 @@
-"""Explain features and score the explanations: one row of the explanation table a feature."""
+"""Explain features and score the explanations: one row of the explanations table a feature."""
 
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Callable, Coroutine, Iterable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from anyio.from_thread import start_blocking_portal
 
+from safesail.explaining._answers import ExplanationAnswer
+from safesail.explaining._choice import Chooser
+from safesail.explaining._design_effect import INDEPENDENT, PooledDesignEffect
 from safesail.explaining._evidence import FeatureEvidence
-from safesail.explaining._judged import (
-    ITEM_FORMAT,
-    ExplanationAnswer,
-    commonest_fault,
-    explain_question,
-    simulate,
-)
 from safesail.explaining._lexical import explain_lexically, simulate_lexically
-from safesail.explaining._scores import WindowScores, window_scores
+from safesail.explaining._questions import explain_question
+from safesail.explaining._rows import (
+    Row,
+    add_costs,
+    add_lexical_scores,
+    add_scores,
+    ends_early,
+    inherited,
+    new_row,
+)
+from safesail.explaining._scorers import SCORERS, Scored, score_items
+from safesail.explaining._scores import window_scores
+from safesail.explaining._scoring import ADAPTIVE, PILOT_PROMPTS, Scoring
 from safesail.judging import Answer, Judge
-from safesail.tables import EXPLANATIONS
 
-Row = dict[str, Any]
-
-_LEXICAL_FORMAT = "every token, 0 to 10, from words alone"
+# A feature is findable when its explanation is of its own concept and discriminates so well.
+FINDABLE_DISCRIMINATION = 0.75
+# What these came of says whether a feature is findable; others were not asked, or in vain.
+_TOLD = ("scored", "explained", "refused", "unparseable")
 
 
 def explain_features(
-    evidence: Iterable[FeatureEvidence],
+    evidence: Sequence[FeatureEvidence],
     *,
     concepts: list[str],
     judge: Judge | None,
     language: str,
+    scoring: Scoring | None = None,
+    done: Mapping[int, Row] | None = None,
     on_result: Callable[[Row], None] | None = None,
     progress: Callable[[Iterable, str], Iterable] = lambda items, label: items,
-    seed: int = 0,
 ) -> list[Row]:
     """Explain features and score the explanations on held-out windows.
 
     Without a judge the lexical baseline explains, and its rows say so.
 
     Args:
-        evidence: features with their contexts; read one by one.
+        evidence: features with their contexts.
         concepts: names of all concepts, which a judge may assign.
         judge: who explains and simulates.
         language: language of a judge's explanations, as a tag; the lexical ones have no language
             of their own and carry the tag all the same.
+        scoring: how a judge scores.
+        done: rows of features that were explained before, from which others may inherit, and a
+            chooser learn.
         on_result: called with each row as soon as its feature has ended, so that it can be saved;
             whatever stops the run, the rows handed over until then are whole.
         progress: wraps an iterable with a label.
-        seed: of the choice and the order of windows in prompts.
 
     Returns:
         One row per feature, in the order of `evidence`, with the columns of
-        `tables.EXPLANATIONS` and `judge_concepts`, the concepts that the judge assigned. Scores
-        that were not computed are None; an undefined one is NaN. Every feature has a row; its
-        `status` says what came of it:
+        `tables.EXPLANATIONS`. Scores that were not computed are None; an undefined one is NaN.
+        Every feature has a row; its `status` says what came of it:
 
         - `scored`; `error` then says how many windows are missing, if any are.
         - `explained`: there is an explanation, but a score is undefined because the simulation is
           constant. Its discrimination is 0.5.
-        - `refused`, `unparseable`, `failed`: no explanation for that reason, or an explanation of
-          which more than half of the windows could not be simulated, mostly for that reason.
+        - `refused`, `unparseable`, `failed`, `budget`: no explanation for that reason, or an
+          explanation of which more than half of the windows could not be simulated, mostly for
+          that reason.
+        - `inherited`: a near-duplicate's explanation stands in the row, without scores.
         - `too_few_contexts`: fewer than five active or five silent windows in a split; nothing is
           asked. `dead` is passed on.
 
@@ -72,43 +83,209 @@ def explain_features(
         StorageError: an answer could not be stored.
     """
     report = on_result or (lambda row: None)
-    shown = progress(evidence, "explaining")
     if judge is None:
         rows = []
-        for one in shown:
+        for one in progress(evidence, "explaining"):
             row = _lexical_row(one, language)
             report(row)
             rows.append(row)
         return rows
-    return _wait_for(_explain_all(iter(shown), concepts, judge, language, report, seed))
+    run = _Run(judge, concepts, language, scoring or Scoring(), done or {}, report)
+    ticks = iter(progress(range(len(evidence)), "explaining"))
+    found = _wait_for(run.all(evidence, lambda: next(ticks, None)))
+    return [found[one.feature] for one in evidence]
 
 
-async def _explain_all(
-    evidence: Iterator[FeatureEvidence],
-    concepts: list[str],
-    judge: Judge,
-    language: str,
-    report: Callable[[Row], None],
-    seed: int,
-) -> list[Row]:
-    rows: dict[int, Row] = {}
-    numbered = enumerate(evidence)
+def is_findable(row: Row) -> bool:
+    """Whether an explanation is of a concept its feature was chosen for, and good."""
+    own = {concept.partition("/")[0] for concept in row["concepts"]}
+    assigned = {concept.partition("/")[0] for concept in row["judge_concepts"] or ()}
+    discrimination = row["discrimination"]
+    return bool(own & assigned) and (discrimination or 0.0) > FINDABLE_DISCRIMINATION
 
-    async def work() -> None:
-        # All workers take from one iterator: features start in order, a bounded number at once.
-        for number, one in numbered:
-            row = await _judged_row(one, concepts, judge, language, seed)
-            rows[number] = row
-            report(row)
 
-    async with judge:
+@dataclass
+class _Explained:
+    """A feature whose explanation is there, before its scores are final."""
+
+    evidence: FeatureEvidence
+    row: Row
+    answers: list[Answer] = field(default_factory=list)
+    scored: Scored | None = None
+
+
+class _Run:
+    """One run with a judge: the pilot, then the rest, then what inherits."""
+
+    def __init__(
+        self,
+        judge: Judge,
+        concepts: list[str],
+        language: str,
+        scoring: Scoring,
+        done: Mapping[int, Row],
+        report: Callable[[Row], None],
+    ) -> None:
+        self._judge = judge
+        self._concepts = concepts
+        self._language = language
+        self._scoring = scoring
+        self._report = report
+        self._rows = dict(done)
+        self._design_effect = scoring.design_effect
+        self._tick: Callable[[], object] = lambda: None
+
+    async def all(
+        self, evidence: Sequence[FeatureEvidence], tick: Callable[[], object]
+    ) -> dict[int, Row]:
+        """Rows of all features; `tick` is called as each ends."""
+        self._tick = tick
+        by_feature = {one.feature: one for one in evidence}
+        known = by_feature.keys() | self._rows.keys()
+        duplicates = {f: of for f, of in self._scoring.duplicates.items() if of in known}
+        asked, ended = [], set()
+        for one in evidence:
+            row = self._new_row(one)
+            if ends_early(row, one):
+                ended.add(one.feature)
+                self._end(row)
+            elif one.feature not in duplicates:
+                asked.append(one)
+        async with self._judge:
+            asked = await self._pilot(asked)
+            if self._scoring.chooser is None:
+                await self._each(asked, self._finish)
+            else:
+                await self._in_rounds(asked, self._scoring.chooser)
+        for feature, representative in duplicates.items():
+            if feature in by_feature and feature not in ended:
+                row = self._new_row(by_feature[feature])
+                self._end(inherited(row, self._rows.get(representative), representative))
+        return self._rows
+
+    async def _pilot(self, asked: list[FeatureEvidence]) -> list[FeatureEvidence]:
+        """Measure on some features how errors of one prompt go together; the others, left over."""
+        count = self._scoring.pilots(len(asked))
+        if not count:
+            return asked
+        pilot = asked[:count]
+        explained: dict[int, _Explained] = {}
+
+        async def look(one: FeatureEvidence) -> None:
+            explained[one.feature] = await self._explain(one)
+            await self._score(explained[one.feature], prompts=PILOT_PROMPTS)
+
+        await self._each(pilot, look)
+        pooled = PooledDesignEffect()
+        for number, one in enumerate(pilot):
+            scored = explained[one.feature].scored
+            pooled.add(number, scored.contribution if scored else None)
+        self._design_effect = pooled.value()
+        # The same answers, from the cache, with intervals that know of the shared errors.
+        for one in pilot:
+            await self._score(explained[one.feature], prompts=PILOT_PROMPTS)
+            self._conclude(explained[one.feature])
+        return asked[count:]
+
+    async def _in_rounds(self, asked: Sequence[FeatureEvidence], chooser: Chooser) -> None:
+        left = {one.feature: one for one in asked}
+        while left:
+            found = {
+                feature: is_findable(row)
+                for feature, row in self._rows.items()
+                if row["status"] in _TOLD
+            }
+            chosen = [f for f in chooser.next_round(found) if f in left]
+            # What the chooser does not know comes last.
+            await self._each([left.pop(f) for f in chosen or list(left)], self._finish)
+
+    async def _each(
+        self,
+        evidence: Sequence[FeatureEvidence],
+        work: Callable[[FeatureEvidence], Coroutine[Any, Any, None]],
+    ) -> None:
+        """Do something with features, in order, a bounded number at once."""
+        waiting = iter(evidence)
+
+        async def take() -> None:
+            # All workers take from one iterator.
+            for one in waiting:
+                await work(one)
+
         try:
             async with asyncio.TaskGroup() as workers:
-                for _ in range(judge.concurrency):
-                    workers.create_task(work())
+                for _ in range(min(self._judge.concurrency, len(evidence))):
+                    workers.create_task(take())
         except BaseExceptionGroup as failures:
             raise _first(failures) from None
-    return [rows[number] for number in sorted(rows)]
+
+    async def _finish(self, evidence: FeatureEvidence) -> None:
+        explained = await self._explain(evidence)
+        await self._score(explained)
+        self._conclude(explained)
+
+    async def _explain(self, evidence: FeatureEvidence) -> _Explained:
+        row = self._new_row(evidence)
+        question = explain_question(
+            evidence, concepts=self._concepts, language=self._language, seed=self._scoring.seed
+        )
+        answer = await self._judge.ask(question)
+        row["prompt_version"] = question.version
+        if isinstance(answer.value, ExplanationAnswer):
+            row["explanation"] = answer.value.explanation.strip()
+            row["judge_concepts"] = answer.value.concepts
+            row["confidence"] = answer.value.confidence
+            row["explained_by"] = answer.model
+        else:
+            row.update(status=answer.status, error=f"not explained: {answer.error}")
+        return _Explained(evidence, row, [answer])
+
+    async def _score(self, explained: _Explained, prompts: int | None = None) -> None:
+        if explained.row["explanation"] is None:
+            return
+        judge, explanation = self._judge, explained.row["explanation"]
+        seed, shared = self._scoring.seed, self._design_effect or INDEPENDENT
+        if self._scoring.scorer == ADAPTIVE:
+            scored = await score_items(
+                judge,
+                explanation,
+                explained.evidence,
+                seed=seed,
+                design_effect=shared,
+                precision=self._scoring.precision,
+                prompts=prompts,
+            )
+        else:
+            score = SCORERS[self._scoring.scorer]
+            scored = await score(
+                judge, explanation, explained.evidence, seed=seed, design_effect=shared
+            )
+        if explained.scored is None:  # asked a second time, the cache answers
+            explained.answers += scored.answers
+        explained.scored = scored
+
+    def _conclude(self, explained: _Explained) -> None:
+        row, scored = explained.row, explained.scored
+        if scored is not None:
+            row["prompt_version"] = f"{row['prompt_version']} {scored.prompt_version}"
+            add_scores(row, scored, self._design_effect)
+        add_costs(row, self._judge, explained.answers)
+        self._end(row)
+
+    def _new_row(self, evidence: FeatureEvidence) -> Row:
+        row = new_row(evidence, self._language, explainer="judge")
+        row.update(
+            judge_model=self._judge.model,
+            judge_url=self._judge.url,
+            scorer=self._scoring.scorer,
+            precision=self._scoring.precision if self._scoring.scorer == ADAPTIVE else None,
+        )
+        return row
+
+    def _end(self, row: Row) -> None:
+        self._rows[row["feature"]] = row
+        self._tick()
+        self._report(row)
 
 
 def _first(error: BaseException) -> BaseException:
@@ -118,14 +295,14 @@ def _first(error: BaseException) -> BaseException:
     return error
 
 
-def _wait_for(work: Coroutine[Any, Any, list[Row]]) -> list[Row]:
+def _wait_for(work: Coroutine[Any, Any, dict[int, Row]]) -> dict[int, Row]:
     """Run a coroutine to its end, also where an event loop is running, as in a notebook."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(work)
 
-    async def wait() -> list[Row]:
+    async def wait() -> dict[int, Row]:
         return await work
 
     with start_blocking_portal() as portal:  # leaving it by an error cancels the work
@@ -133,98 +310,11 @@ def _wait_for(work: Coroutine[Any, Any, list[Row]]) -> list[Row]:
 
 
 def _lexical_row(evidence: FeatureEvidence, language: str) -> Row:
-    row = _new_row(evidence, language, explainer="lexical")
-    if _ends_early(row, evidence):
+    row = new_row(evidence, language, explainer="lexical")
+    if ends_early(row, evidence):
         return row
     row["explanation"] = explain_lexically(evidence.to_explain(), evidence.q999)
     contexts = evidence.to_score()
-    row["item_format"] = _LEXICAL_FORMAT
-    _add_scores(row, window_scores(contexts, simulate_lexically(row["explanation"], contexts)))
+    simulated = simulate_lexically(row["explanation"], contexts)
+    add_lexical_scores(row, window_scores(contexts, simulated))
     return row
-
-
-async def _judged_row(
-    evidence: FeatureEvidence, concepts: list[str], judge: Judge, language: str, seed: int
-) -> Row:
-    row = _new_row(evidence, language, explainer="judge")
-    row["judge_model"], row["judge_url"] = judge.model, judge.url
-    if _ends_early(row, evidence):
-        return row
-    question = explain_question(evidence, concepts=concepts, language=language, seed=seed)
-    answer = await judge.ask(question)
-    row["prompt_version"] = question.version
-    _add_costs(row, [answer])
-    if not isinstance(answer.value, ExplanationAnswer):
-        row.update(status=answer.status, error=f"not explained: {answer.error}")
-        return row
-    row["explanation"] = answer.value.explanation.strip()
-    row["judge_concepts"] = answer.value.concepts
-    row["confidence"] = answer.value.confidence
-    simulation = await simulate(judge, row["explanation"], evidence, seed=seed)
-    row["prompt_version"] = f"{question.version} {simulation.version}"
-    row["item_format"] = ITEM_FORMAT
-    _add_costs(row, simulation.answers)
-    wanted, missing = len(evidence.to_score()), simulation.missing
-    fault = commonest_fault(simulation.answers)
-    if fault is not None:
-        row["error"] = f"{missing} of {wanted} windows not simulated: {fault.status}, {fault.error}"
-    if fault is not None and missing > wanted / 2:
-        row.update(status=fault.status, observations=wanted - missing)
-        return row
-    _add_scores(row, window_scores(simulation.contexts, simulation.activations))
-    return row
-
-
-def _new_row(evidence: FeatureEvidence, language: str, *, explainer: str) -> Row:
-    row: Row = dict.fromkeys(column.name for column in EXPLANATIONS.columns)
-    row.update(
-        sae=evidence.sae,
-        layer=evidence.layer,
-        feature=evidence.feature,
-        language=language,
-        concepts=evidence.concepts,
-        explainer=explainer,
-        judge_concepts=None,
-        observations=0,
-        calls=0,
-        prompt_tokens=0,
-        completion_tokens=0,
-        created_at=datetime.now(UTC).replace(microsecond=0),
-    )
-    return row
-
-
-def _ends_early(row: Row, evidence: FeatureEvidence) -> bool:
-    """Set the status of a feature that there is nothing to ask about."""
-    if evidence.status == "dead":
-        row.update(status="dead", error="the feature is silent on the whole corpus")
-        return True
-    shortage = evidence.shortage()
-    if evidence.status == "too_few_contexts" or shortage is not None:
-        row.update(status="too_few_contexts", error=shortage or "too few contexts collected")
-        return True
-    return False
-
-
-def _add_costs(row: Row, answers: Iterable[Answer]) -> None:
-    for answer in answers:
-        row["calls"] += answer.calls
-        row["prompt_tokens"] += answer.prompt_tokens
-        row["completion_tokens"] += answer.completion_tokens
-
-
-def _add_scores(row: Row, scores: WindowScores) -> None:
-    for name in ("correlation", "discrimination"):
-        interval = getattr(scores, name)
-        row[name] = interval.value
-        row[f"{name}_low"], row[f"{name}_high"] = interval.low, interval.high
-    row["observations"] = scores.observations
-    row["mixture"] = scores.mixture
-    faults = [row["error"]] if row["error"] else []
-    if math.isnan(scores.correlation.value):
-        faults.append("correlation undefined: the simulated or the true activations are constant")
-    if math.isnan(scores.discrimination.value):
-        faults.append("discrimination undefined: active or silent windows are missing altogether")
-    undefined = math.isnan(scores.correlation.value) or math.isnan(scores.discrimination.value)
-    row["status"] = "explained" if undefined else "scored"
-    row["error"] = "; ".join(faults) or None

@@ -16,8 +16,13 @@ from safesail.tables import Context
 
 Stratum = tuple[str, int]
 
-_ACTIVE_SHARE = 0.5
-_SILENT_SHARES = {("silent", 0): 0.25, ("hard_silent", 0): 0.25}
+KIND_SHARES = {"active": 0.5, "silent": 0.25, "hard_silent": 0.25}
+"""Shares of the reference mixture."""
+
+MISPLACED = "misplaced"
+"""Kind of an active window that is marked at the wrong tokens; counts among the silent ones."""
+
+_OTHER_KINDS = ("silent", "hard_silent", MISPLACED)
 
 
 def stratum_of(context: Context) -> Stratum:
@@ -25,31 +30,38 @@ def stratum_of(context: Context) -> Stratum:
     return (context.kind, context.level if context.kind == "active" else 0)
 
 
-def mixture_weights(contexts: Sequence[Context]) -> NDArray[np.float64]:
+def mixture_weights(
+    contexts: Sequence[Context], strata: Sequence[Stratum] | None = None
+) -> NDArray[np.float64]:
     """Weight of each window, shape (windows,), summing to 1.
 
     A stratum's weights sum to its share of the mixture, so a window weighs as the share that its
     stratum should have over the share that it has in the sample. Within a stratum, windows weigh
     as their inverse sampling probabilities.
+
+    Args:
+        contexts: the windows.
+        strata: the stratum of each, where it is not that of `stratum_of`.
     """
-    shares = _shares(contexts)
+    strata = strata or [stratum_of(context) for context in contexts]
+    shares = _shares(strata)
     totals: dict[Stratum, float] = defaultdict(float)
-    for context in contexts:
-        totals[stratum_of(context)] += context.weight
+    for context, stratum in zip(contexts, strata, strict=True):
+        totals[stratum] += context.weight
     return np.array(
         [
-            shares[stratum_of(context)] * context.weight / totals[stratum_of(context)]
-            for context in contexts
+            shares[stratum] * context.weight / totals[stratum]
+            for context, stratum in zip(contexts, strata, strict=True)
         ]
     )
 
 
-def describe_mixture(contexts: Sequence[Context]) -> str:
+def describe_mixture(strata: Sequence[Stratum]) -> str:
     """The mixture in words, such as `active 0.50 (levels 1-7), silent 0.25, hard_silent 0.25`."""
-    shares = _shares(contexts)
+    shares = _shares(strata)
     levels = sorted(level for kind, level in shares if kind == "active")
     parts = []
-    for kind in ("active", "silent", "hard_silent"):
+    for kind in ("active", *_OTHER_KINDS):
         share = sum(share for (of, _), share in shares.items() if of == kind)
         if share > 0:
             among = f" (levels {_ranges(levels)})" if kind == "active" else ""
@@ -57,14 +69,14 @@ def describe_mixture(contexts: Sequence[Context]) -> str:
     return ", ".join(parts)
 
 
-def _shares(contexts: Sequence[Context]) -> dict[Stratum, float]:
+def _shares(strata: Sequence[Stratum]) -> dict[Stratum, float]:
     """Share of each present stratum; what is absent leaves its share to its own side."""
-    present = {stratum_of(context) for context in contexts}
-    levels = [stratum for stratum in present if stratum[0] == "active"]
-    shares = {stratum: _ACTIVE_SHARE / len(levels) for stratum in levels}
-    silent = {stratum: share for stratum, share in _SILENT_SHARES.items() if stratum in present}
-    for stratum, share in silent.items():
-        shares[stratum] = (1 - _ACTIVE_SHARE) * share / sum(silent.values())
+    present = dict.fromkeys(strata)
+    active = [stratum for stratum in present if stratum[0] == "active"]
+    others = [stratum for stratum in present if stratum[0] != "active"]
+    half = KIND_SHARES["active"]
+    shares = {stratum: half / len(active) for stratum in active}
+    shares |= {stratum: (1 - half) / len(others) for stratum in others}
     total = sum(shares.values())  # below 1 where one side is absent altogether
     return {stratum: share / total for stratum, share in shares.items()}
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from safesail.sparse_autoencoder import Candidate, Downloads, SparseAutoencoder
 
 # Templates whose change makes judged explanations others than before.
-_PROMPTS = ("explain", "simulate", "repair")
+_PROMPTS = ("explain", "items", "segments", "simulate", "detection", "fuzzing", "repair")
 
 # How the work is done, which changes nothing but the last digits of an activation.
 _NOT_SCIENTIFIC = (
@@ -129,14 +129,25 @@ class Workspace:
         Raises:
             CandidateError: no such candidate, or it cannot be loaded or does not fit.
         """
+        sae = self._load_sae(name, self.model.device)
+        sae.check_fits(self.model)
+        return sae
+
+    def load_sae_alone(self, name: str) -> SparseAutoencoder:
+        """Load a candidate to look at its weights, without the model.
+
+        Raises:
+            CandidateError: no such candidate, or it cannot be loaded.
+        """
+        return self._load_sae(name, "cpu")
+
+    def _load_sae(self, name: str, device: str) -> SparseAutoencoder:
         from safesail.sparse_autoencoder import SparseAutoencoder
 
         for candidate in self.candidates:
             if candidate.name == name:
                 self.ask_to_download([candidate])
-                sae = SparseAutoencoder.load(candidate, device=self.model.device)
-                sae.check_fits(self.model)
-                return sae
+                return SparseAutoencoder.load(candidate, device=device)
         names = ", ".join(candidate.name for candidate in self.candidates)
         raise CandidateError(f"no candidate {name!r} in this study; there are {names}")
 

@@ -16,7 +16,7 @@ from explaining_windows import Q999, planted_feature
 from judge_server import Fault, JudgeServer, default_answer
 
 from safesail.errors import JudgeError
-from safesail.explaining import FeatureEvidence, estimate, explain_features
+from safesail.explaining import FeatureEvidence, Scoring, estimate, explain_features
 from safesail.judging import Judge
 from safesail.tables import EXPLANATIONS, table_from_rows
 
@@ -35,9 +35,19 @@ def judge(server: JudgeServer, tmp_path: Path) -> Judge:
     return Judge(server.url, "test-judge", cache=tmp_path / "judge.sqlite", max_retries=1)
 
 
-def explain(judge: Judge | None, *evidence: FeatureEvidence, **options: Any) -> list[dict]:
+def explain(
+    judge: Judge | None,
+    *evidence: FeatureEvidence,
+    scoring: Scoring = Scoring(scorer="tokens"),  # noqa: B008 (it is frozen)
+    **options: Any,
+) -> list[dict]:
     return explain_features(
-        evidence or [planted_feature()], concepts=CONCEPTS, judge=judge, language="en", **options
+        evidence or [planted_feature()],
+        concepts=CONCEPTS,
+        judge=judge,
+        language="en",
+        scoring=scoring,
+        **options,
     )
 
 
@@ -65,7 +75,7 @@ def test_judged_rows_are_scored_and_accounted_for(server: JudgeServer, judge: Ju
     )
     assert row["correlation"] > 0.6
     assert row["discrimination"] > 0.9
-    assert row["prompt_version"] == "explain/1 simulate/1"
+    assert row["prompt_version"] == "explain/2 simulate/1"
     assert row["calls"] == len(server.requests) == 11
     asked = sum(len(m["content"]) for body in server.requests for m in body["messages"])
     assert row["prompt_tokens"] == pytest.approx(asked / 4, rel=0.01)
@@ -90,13 +100,13 @@ def test_explainer_sees_the_explain_split_and_the_simulator_no_activation(
     evidence = planted_feature()
     explain(judge, evidence)
     first, *rest = server.requests
-    shown = [json.loads(line)["text"] for line in lines(first) if '"text"' in line]
+    shown = [json.loads(line) for line in lines(first) if line.startswith('"')]
     texts = {
         split: {"".join(c.tokens) for c in evidence.contexts if c.split == split}
         for split in ("explain", "score")
     }
     plain = {"".join(part.partition("⟪")[0] for part in text.split("⟫")) for text in shown}
-    assert len(shown) > 30
+    assert len(shown) == 16
     assert plain <= texts["explain"]
     assert any("⟪10⟫" in text for text in shown)
     assert any("⟪1⟫" in text for text in shown)
@@ -117,7 +127,7 @@ def test_explainer_sees_the_explain_split_and_the_simulator_no_activation(
 
 
 def lines(body: dict) -> list[str]:
-    return [line for line in body["messages"][1]["content"].splitlines() if line.startswith("{")]
+    return body["messages"][1]["content"].splitlines()
 
 
 def test_language_and_concepts_reach_the_judge(server: JudgeServer, judge: Judge) -> None:
@@ -185,7 +195,7 @@ def test_a_missing_prompt_costs_its_windows_and_is_told(server: JudgeServer, jud
     server.answer = answer
     (row,) = explain(judge)
     assert (row["status"], row["observations"]) == ("scored", 70)
-    assert row["error"].startswith("30 of 100 windows not simulated: refused")
+    assert row["error"].startswith("30 of 100 windows not graded: refused")
     assert row["correlation"] > 0.5
 
 
@@ -257,7 +267,7 @@ def test_order_of_contexts_changes_no_request(server: JudgeServer, judge: Judge)
     sent = len(server.requests)
     explain(judge, replace(evidence, contexts=evidence.contexts[::-1]))
     assert len(server.requests) == sent
-    explain(judge, evidence, seed=1)
+    explain(judge, evidence, scoring=Scoring(scorer="tokens", seed=1))
     assert len(server.requests) == 2 * sent
 
 
@@ -323,13 +333,15 @@ def test_instruction_in_a_context_reaches_one_feature_only(
 
 def test_estimate_matches_what_is_then_sent(server: JudgeServer, judge: Judge) -> None:
     evidence = [planted_feature(), replace(planted_feature(1), status="dead", feature=8)]
-    forecast = estimate(evidence, concepts=CONCEPTS, language="en")
+    tokens = Scoring(scorer="tokens")
+    forecast = estimate(evidence, concepts=CONCEPTS, language="en", scoring=tokens)
     assert server.requests == []
     rows = explain(judge, *evidence)
     assert (forecast.features, forecast.skipped) == (1, 1)
     assert forecast.calls == len(server.requests)
     # Explanations differ in length from the assumed one.
     assert forecast.prompt_tokens == pytest.approx(rows[0]["prompt_tokens"], rel=0.15)
+    assert forecast.least_tokens == forecast.most_tokens
     assert forecast.completion_tokens > 2 * sum(
         len(c.tokens) for c in evidence[0].contexts if c.split == "score"
     )
