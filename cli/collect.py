@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from safesail.study import Study
 
 _SHOWN = 20
+_MOST_SHARDS = 1_000_000
 
 SaesOption = Annotated[
     list[str] | None,
@@ -179,7 +180,9 @@ def _selections(
 
 
 def _shard(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)/(\d+)", text)
-    if match is None or not 1 <= int(match[1]) <= int(match[2]):
-        raise typer.BadParameter(f"{text!r} is not i/n with 1 <= i <= n, such as 3/8")
+    match = re.fullmatch(r"([0-9]{1,7})/([0-9]{1,7})", text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]) <= _MOST_SHARDS:
+        raise typer.BadParameter(
+            f"{text!r} is not i/n with 1 <= i <= n, such as 3/8, and n at most {_MOST_SHARDS:,}"
+        )
     return int(match[1]), int(match[2])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ._downloads import approval
 from ._options import DebugOption, JsonOption, StudyOption, YesOption
-from ._output import note
+from ._output import note, say
 from .collect import print_collections
 
 
@@ -25,4 +25,7 @@ def merge(
     from safesail.pipeline import merge_shards
     from safesail.study import Study
 
-    print_collections(merge_shards(Study.open(study), approve=approval(yes), tell=note), json=json)
+    merged = merge_shards(Study.open(study), approve=approval(yes), tell=note)
+    if not merged and not json:
+        say("nothing to merge: all that was collected has its contexts")
+    print_collections(merged, json=json)

@@ -12,21 +12,12 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, vstack
 from torch import Tensor
 
-from safesail.contexts._bins import (
-    SAMPLING_BINS,
-    SAMPLING_BINS_PER_OCTAVE,
-    sampling_bins_of,
-)
+from safesail.contexts._bins import SAMPLING_BINS, sampling_bins_of
 from safesail.contexts._hashing import LARGEST
 from safesail.contexts._windows import SPLITS, WINDOW_TOKENS
 
 # What a sparse array is made of.
 _SPARSE = ("data", "indices", "indptr")
-# Peaks this far below the one of this rank share one bin. That is the first level's, which begins
-# 3.3 octaves below the 0.999 quantile, unless that peak is 26 times the quantile. The rank keeps
-# a few outliers from moving the bin.
-_OCTAVES_KEPT = 8
-_RANK = 32
 
 
 @dataclass(frozen=True)
@@ -109,9 +100,9 @@ class ActiveRows:
 class ActiveWindows:
     """What is kept of the windows in which features fire.
 
-    Of every feature and split: the windows of largest peak, `top` or 32 of them, and of every
-    sampling bin of peaks the `per_bin` windows of smallest priority. What is kept of two parts
-    together is found among what is kept of each, so parts can be joined in any order.
+    Of every feature and split: the `top` windows of largest peak, and of every sampling bin of
+    peaks the `per_bin` windows of smallest priority. What is kept of two parts together is found
+    among what is kept of each, so parts can be joined in any order.
     """
 
     def __init__(self, features: int, *, top: int, per_bin: int, device: str) -> None:
@@ -124,14 +115,13 @@ class ActiveWindows:
             device: where windows are looked through.
         """
         self._groups = features * len(SPLITS)
-        self._top = max(top, _RANK)
+        self._top = top
         self._per_bin = per_bin
         self._device = device
         self._parts = [ActiveRows.empty()]
         self._set_limits(
             np.zeros(self._groups, dtype=np.float32),
-            np.full((self._groups, SAMPLING_BINS), LARGEST),
-            np.zeros(self._groups, dtype=np.int64),
+            np.full(self._groups * SAMPLING_BINS, LARGEST),
         )
 
     def __len__(self) -> int:
@@ -149,8 +139,7 @@ class ActiveWindows:
         Returns:
             bool [n].
         """
-        sampling_bin = torch.maximum(sampling_bins_of(peak), self._lowest[group])
-        ceiling = self._ceilings.view(-1)[group * SAMPLING_BINS + sampling_bin]
+        ceiling = self._ceilings[group * SAMPLING_BINS + sampling_bins_of(peak)]
         return (peak >= self._floors[group]) | (priority <= ceiling)
 
     def add(self, rows: ActiveRows) -> None:
@@ -161,12 +150,6 @@ class ActiveWindows:
         """What is kept, by feature, split, bin and priority."""
         self.prune()
         return self._parts[0]
-
-    def lowest_bins(self) -> NDArray[np.int64]:
-        """Lowest sampling bin of each feature and split, which holds all below it, [groups]."""
-        self.prune()
-        lowest: NDArray[np.int64] = self._lowest.cpu().numpy()
-        return lowest
 
     def prune(self) -> None:
         """Drop what can no longer matter."""
@@ -182,12 +165,7 @@ class ActiveWindows:
         floors = np.zeros(self._groups, dtype=np.float32)
         weakest = by_peak[place == self._top - 1]
         floors[rows.group[weakest]] = rows.peak[weakest]
-        lowest = np.zeros(self._groups, dtype=np.int64)
-        ranked = by_peak[place == _RANK - 1]
-        span = _OCTAVES_KEPT * SAMPLING_BINS_PER_OCTAVE
-        lowest[rows.group[ranked]] = np.maximum(rows.sampling_bin[ranked] - span, 0)
-        sampling_bin = np.maximum(rows.sampling_bin, lowest[rows.group])
-        stratum = rows.group * SAMPLING_BINS + sampling_bin
+        stratum = rows.group * SAMPLING_BINS + rows.sampling_bin
         by_priority = np.lexsort((rows.window, rows.priority, stratum))
         place = places(stratum[by_priority])
         ceilings = np.full(self._groups * SAMPLING_BINS, LARGEST)
@@ -195,17 +173,11 @@ class ActiveWindows:
         ceilings[stratum[last]] = rows.priority[last]
         kept = by_priority[(place < self._per_bin) | is_top[by_priority]]
         self._parts = [rows.take(kept)]
-        self._set_limits(floors, ceilings.reshape(self._groups, SAMPLING_BINS), lowest)
+        self._set_limits(floors, ceilings)
 
-    def _set_limits(
-        self,
-        floors: NDArray[np.float32],
-        ceilings: NDArray[np.int64],
-        lowest: NDArray[np.int64],
-    ) -> None:
+    def _set_limits(self, floors: NDArray[np.float32], ceilings: NDArray[np.int64]) -> None:
         self._floors = torch.from_numpy(floors).to(self._device)
         self._ceilings = torch.from_numpy(ceilings).to(self._device)
-        self._lowest = torch.from_numpy(lowest).to(self._device)
 
 
 def places(groups: NDArray[np.int64]) -> NDArray[np.int64]:

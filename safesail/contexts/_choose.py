@@ -72,7 +72,6 @@ def choose_active(
     rows: ActiveRows,
     columns: range,
     histogram: NDArray[np.int32],
-    lowest_bins: NDArray[np.int64],
     q999: NDArray[np.float64],
     per_bin: int,
     settings: CollectionSettings,
@@ -87,30 +86,28 @@ def choose_active(
         rows: what the sketch keeps of these features, by feature, split, sampling bin and priority.
         columns: places of the features among those observed, [n].
         histogram: windows by split and sampling bin of the peak, [n, 2, SAMPLING_BINS].
-        lowest_bins: sampling bin that holds all below it too, by split, [n, 2].
         q999: of each feature, [n].
         per_bin: windows that the sketch keeps of a sampling bin.
         settings: how many of each kind are chosen.
     """
-    starts, lowest = level_starts(q999), lowest_bins.ravel()
+    starts = level_starts(q999)
+    by_group = histogram.reshape(-1, SAMPLING_BINS)
     group = rows.group - columns.start * len(SPLITS)
     bins = rows.sampling_bin
 
     # The same of every bin that holds a window at all.
-    of_bin, filled = np.nonzero(histogram.reshape(len(lowest), -1))
-    windows = histogram.reshape(len(lowest), -1)[of_bin, filled]
-    stratum_of_bin = _stratum(of_bin, filled, lowest)
+    of_bin, filled = np.nonzero(by_group)
+    windows = by_group[of_bin, filled]
+    stratum_of_bin = of_bin * SAMPLING_BINS + filled
     level_of_bin = of_bin * LEVELS + _level(filled, starts[of_bin // len(SPLITS)]) - 1
 
-    stratum = _stratum(group, bins, lowest)
-    strata = len(lowest) * SAMPLING_BINS
-    in_all = np.bincount(stratum_of_bin, weights=windows, minlength=strata)
-    held = np.bincount(stratum, minlength=strata)
-    last = (places(stratum) == per_bin - 1) & (held < in_all)[stratum]
-    known_to = np.full(strata, LARGEST)
+    stratum = group * SAMPLING_BINS + bins
+    held = np.bincount(stratum, minlength=by_group.size)
+    last = (places(stratum) == per_bin - 1) & (held < by_group.ravel())[stratum]
+    known_to = np.full(by_group.size, LARGEST)
     known_to[stratum[last]] = rows.priority[last]
 
-    count = len(lowest) * LEVELS
+    count = len(by_group) * LEVELS
     in_level = np.bincount(level_of_bin, weights=windows, minlength=count)
     level_known_to = np.full(count, LARGEST)
     np.minimum.at(level_known_to, level_of_bin, known_to[stratum_of_bin])
@@ -138,13 +135,6 @@ def choose_active(
         rows.window[chosen],
         chosen,
     )
-
-
-def _stratum(
-    group: NDArray[np.int64], bins: NDArray[np.int64], lowest: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Number of group and sampling bin."""
-    return group * SAMPLING_BINS + np.maximum(bins, lowest[group])
 
 
 def _level(bins: NDArray[np.int64], starts: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -145,8 +145,12 @@ def _batch_size(
         return BatchSize(settings.tokens_per_batch)
     if max_tokens < WORTH_MEASURING:
         return BatchSize(USUAL_TOKENS)
-    first = next(chunks.read(lambda number: number == 0))
-    return measure_batch_size(chunks.texts(first), passing.try_out)
+    first = None
+    for chunk in chunks.read(lambda number: True):
+        first = first or chunk
+        if max_tokens - chunk.tokens >= WORTH_MEASURING:
+            return measure_batch_size(chunks.texts(first), passing.try_out)
+    return BatchSize(USUAL_TOKENS)
 
 
 def _resumed(work: Work) -> str:

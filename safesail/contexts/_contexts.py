@@ -96,7 +96,6 @@ class _Chooser:
         self._active = sketch.active()
         groups = np.arange(len(sketch.features) * len(SPLITS) + 1)
         self._begin = np.searchsorted(self._active.group, groups)
-        self._lowest = sketch.lowest_bins()
         self._q999, _ = sketch.counts.q999()
         self._windows = sketch.counts.windows.cpu().numpy()
         self._histogram = sketch.counts.window_histogram.cpu().numpy()
@@ -111,7 +110,7 @@ class _Chooser:
         """Rows of the contexts table for the features in some places."""
         rows = self._active.take(self._rows(columns))
         active = self._choose_active(rows, columns)
-        # What is scored on steers nothing, not even which silent windows are near.
+        # What is scored on does not steer which silent windows are near.
         explaining = rows.take(np.unique(active.row[active.split == "explain"]))
         choice = Choice.joined([active, *self._choose_silent(explaining, columns)])
         activations = np.zeros((len(choice), WINDOW_TOKENS), dtype=np.float32)
@@ -152,7 +151,6 @@ class _Chooser:
             rows,
             columns,
             self._histogram[span],
-            self._lowest[span],
             self._q999[span],
             self._sketch.settings.per_bin,
             self._settings,

@@ -95,8 +95,8 @@ class Counts:
 
         Exact, the maximum, where fewer than 1,000 are non-zero; 0 where none is. Else the two
         values that the quantile lies between are taken as the middles of their bins, so the
-        error is at most 1/64. Infinite where it lies beyond the bins' range, as levels of it mean
-        nothing.
+        error is at most 1/64. Infinite where a value that it is taken from lies in an outermost
+        bin, which holds whatever lies beyond the bins' range too: levels may mean nothing then.
 
         Returns:
             Both [features].
@@ -104,18 +104,17 @@ class Counts:
         histogram, fired = self.token_histogram.cpu().numpy(), self.fired()
         maximum = self.maximum.cpu().numpy().astype(np.float64)
         at_most = np.cumsum(histogram, axis=1)
-        place = 0.999 * np.maximum(fired - 1, 0)
+        exact = fired < _QUANTILE_NEEDS
+        place = np.where(exact, 1.0, 0.999) * np.maximum(fired - 1, 0)
         lower = _bin_at(at_most, np.floor(place))
         upper = _bin_at(at_most, np.ceil(place))
         borders = edges().astype(np.float64)
         middles = (borders[1:] + borders[:-1]) / 2
         share = place - np.floor(place)
         quantile = middles[lower] * (1 - share) + middles[upper] * share
-        exact = fired < _QUANTILE_NEEDS
         found = np.where(exact, maximum, np.minimum(quantile, maximum))
-        # The outermost bins hold whatever lies beyond.
-        outside = (found < borders[1]) | (found >= borders[-2])
-        error = np.where(outside, np.inf, np.where(exact, 0.0, QUANTILE_ERROR))
+        outermost = np.isin(lower, (0, BINS - 1)) | np.isin(upper, (0, BINS - 1))
+        error = np.where(outermost, np.inf, np.where(exact, 0.0, QUANTILE_ERROR))
         return found, error
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from math import isnan
 
 import torch
@@ -35,13 +35,28 @@ class Target:
 
     Attributes:
         sae: the SAE.
-        features: indices in it, ascending.
+        features: indices in it, ascending; at least one.
         sink_threshold: hidden norm above which a token is an attention sink, as in the ranking.
+
+    Raises:
+        ValueError: there are no features, they do not ascend, or the SAE has no such ones.
     """
 
     sae: SparseAutoencoder
     features: tuple[int, ...]
     sink_threshold: float
+
+    def __post_init__(self) -> None:
+        name, width = self.sae.name, self.sae.width
+        if not self.features:
+            raise ValueError(f"no features of SAE {name} to observe: give at least one")
+        if any(after <= before for before, after in pairwise(self.features)):
+            raise ValueError(f"features of SAE {name} must ascend, each once")
+        for feature in (self.features[0], self.features[-1]):
+            if not 0 <= feature < width:
+                raise ValueError(
+                    f"SAE {name} has no feature {feature}: its features are 0 to {width - 1}"
+                )
 
 
 class Pass:

@@ -167,10 +167,6 @@ class Sketch:
         """Windows that silent ones are looked for among, by split and priority."""
         return self._silent.rows()
 
-    def lowest_bins(self) -> NDArray[np.int64]:
-        """Lowest sampling bin kept apart, by feature and split, [features, 2]."""
-        return self._active.lowest_bins().reshape(len(self.features), len(SPLITS))
-
     def texts(self) -> pa.Table:
         """Texts of all windows kept."""
         self._prune()

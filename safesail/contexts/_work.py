@@ -19,7 +19,7 @@ from safesail.contexts._sketch import Sketch, below
 from safesail.errors import StorageError
 from safesail.tables import written_whole
 
-_VERSION = 1
+_VERSION = 2
 # The checksum at the end of a file. Those in the archive leave its own structure unguarded.
 _CHECKSUM_BYTES = 32
 # What a killed run was writing stays behind; so old, no run that goes on is writing it.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import NamedTuple
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Message(NamedTuple):
@@ -17,6 +20,8 @@ class Message(NamedTuple):
 class Document:
     """A text with an id that is the same in every run.
 
+    Halves of surrogate pairs, which JSON and Python's strings can hold, become U+FFFD.
+
     Attributes:
         id: documents of one id are parts of one, and share a split.
         text: the text; of a conversation the contents, joined by blank lines.
@@ -26,3 +31,14 @@ class Document:
     id: str
     text: str
     messages: tuple[Message, ...] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "id", _unicode(self.id))
+        object.__setattr__(self, "text", _unicode(self.text))
+        if self.messages is not None:
+            messages = tuple(Message(*map(_unicode, message)) for message in self.messages)
+            object.__setattr__(self, "messages", messages)
+
+
+def _unicode(text: str) -> str:
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,6 @@ from safesail.corpus._document import Document, Message
 from safesail.corpus._files import Row, file_rows
 from safesail.errors import InputError
 from safesail.study import CorpusSource
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def read_source(
@@ -47,7 +44,7 @@ def _documents(source: CorpusSource, name: str, rows: Iterable[Row]) -> Iterator
         id = f"{name}:{number}"
         if source.id_column is not None:
             value = _cell(row, source.id_column, "id_column", where)
-            id = "" if value is None else _unicode(str(value))
+            id = "" if value is None else str(value)
             if not id.strip():
                 raise InputError(
                     f"{where}: no id in {source.id_column!r}: "
@@ -68,7 +65,7 @@ def _messages(value: Any, source: CorpusSource, where: str) -> tuple[Message, ..
     if value is None:
         return None
     if isinstance(value, str):
-        return (Message("user", _unicode(value)),)
+        return (Message("user", value),)
     if not isinstance(value, list):
         raise InputError(f"{where}: {source.text_column!r} is not text")
     if not source.chat_template:
@@ -87,9 +84,4 @@ def _message(item: Any, place: int, where: str) -> Message:
             f"{where}: the content of message {place} is not a string "
             "(images and other parts are not read): leave such rows out"
         )
-    return Message(_unicode(item["role"]), _unicode(item["content"]))
-
-
-def _unicode(text: str) -> str:
-    """The text with halves of surrogate pairs, which JSON can hold, as U+FFFD."""
-    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+    return Message(item["role"], item["content"])

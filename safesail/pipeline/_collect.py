@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,8 @@ from safesail.pipeline._finish import (
     finish_left_over,
     write_features,
 )
-from safesail.pipeline._lock import held
+from safesail.pipeline._joined import finished_by_shards
+from safesail.pipeline._lock import taken
 from safesail.pipeline._plan import Plan, PlannedSae, plans
 from safesail.pipeline._rank import rank_in
 from safesail.pipeline._selection import Selection, select_features
@@ -113,51 +113,52 @@ def collect_in(
     """The stage, for stages that come after it in the same command."""
     wanted = [choose(workspace, selection) for selection in selections]
     for plan in plans_for(workspace, wanted):
-        with carried_out(workspace, plan, engine) as (work, passing):
+        folder = plan.write(workspace)
+        with taken(folder):
+            work = finished_by_shards(folder, plan)
+            passing = plan.passing(workspace)
+            if work is None:
+                work = carried_out(workspace, plan, passing, engine)
+            else:
+                workspace.tell(f"all shards in {folder} are done: they are merged")
             finish(workspace, plan, work, passing.targets)
     return [collection_of(workspace, name, features) for name, features in wanted]
 
 
-@contextmanager
 def carried_out(
-    workspace: Workspace, plan: Plan, engine: Engine | None = None, shard: tuple[int, int] = (1, 1)
-) -> Iterator[tuple[Work, Pass]]:
-    """Do what is planned, or a shard of it; no other process may while the result is used.
+    workspace: Workspace,
+    plan: Plan,
+    passing: Pass,
+    engine: Engine | None = None,
+    shard: tuple[int, int] = (1, 1),
+) -> Work:
+    """Do what is planned, or a shard of it, which must be `taken`.
 
     Raises:
-        StudyConflictError: another process does it.
         InputError: the corpus changed while it was read.
         SafesailError: see `collect`.
     """
-    from safesail.contexts import Local, collect_contexts, shard_name
+    from safesail.contexts import Local, collect_contexts
 
     settings = workspace.settings.collection
-    folder = plan.write(workspace)
-    with held(folder / shard_name(shard), wait=False) as free:
-        if not free:
-            raise StudyConflictError(
-                f"another process collects the same into {folder}: wait until it is done"
-            )
-        passing = plan.passing(workspace)
-        work = collect_contexts(
-            passing,
-            workspace.corpus,
-            settings,
-            max_tokens=workspace.settings.corpus.max_tokens,
-            engine=engine or Local(settings.checkpoint_seconds, workspace.progress),
-            shard=shard,
-            plan=plan.digest,
-            folder=folder,
-            tell=workspace.tell,
+    folder = plan.folder(workspace)
+    work = collect_contexts(
+        passing,
+        workspace.corpus,
+        settings,
+        max_tokens=workspace.settings.corpus.max_tokens,
+        engine=engine or Local(settings.checkpoint_seconds, workspace.progress),
+        shard=shard,
+        plan=plan.digest,
+        folder=folder,
+        tell=workspace.tell,
+    )
+    if any(sae.settings["corpus"] != workspace.corpus.fingerprint() for sae in plan.saes.values()):
+        raise InputError(
+            f"the corpus changed while it was read, so nothing was written: delete {folder}, run "
+            "`safesail rank-saes --overwrite`, and collect again"
         )
-        if any(
-            sae.settings["corpus"] != workspace.corpus.fingerprint() for sae in plan.saes.values()
-        ):
-            raise InputError(
-                "the corpus changed while it was read, so nothing was written: delete "
-                f"{folder} and collect again"
-            )
-        yield work, passing
+    return work
 
 
 def choose(workspace: Workspace, selection: Selection) -> tuple[str, list[int]]:
@@ -206,7 +207,7 @@ def plans_for(workspace: Workspace, wanted: Sequence[tuple[str, list[int]]]) -> 
 
 
 def _tell_of_others(workspace: Workspace, wanted: set[str]) -> None:
-    others = [str(folder) for folder, plan in plans(workspace) if plan.digest not in wanted]
+    others = [str(folder) for folder, _ in plans(workspace, workspace.tell, beside=wanted)]
     if others:
         workspace.tell(
             f"other collections were begun and not ended, in {', '.join(others)}: the command that "

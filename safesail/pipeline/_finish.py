@@ -94,16 +94,20 @@ def _write_contexts(
     write_features(workspace, name, rows)
 
 
-def finish_left_over(workspace: Workspace) -> None:
+def finish_left_over(workspace: Workspace) -> list[Plan]:
     """Write the tables of work that was finished when its run was killed.
 
     Where it is damaged, that is told, and the work is done again from its checkpoint.
+
+    Returns:
+        The plans of what was written.
 
     Raises:
         StorageError: as in `finish`.
     """
     from safesail.contexts import Work, shard_name
 
+    written = []
     for folder, plan in plans(workspace):
         path = folder / _FINISHED
         if path.exists() and plan.is_current(workspace):
@@ -117,6 +121,8 @@ def finish_left_over(workspace: Workspace) -> None:
                     delete([path])
                     continue
                 _write_tables(workspace, plan, work, plan.passing(workspace).targets)
+                written.append(plan)
+    return written
 
 
 def feature_rows(workspace: Workspace, name: str) -> list[dict[str, Any]]:

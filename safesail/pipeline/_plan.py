@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -87,7 +87,7 @@ class Plan:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StorageError(
                 f"{folder / _FILE} is damaged or missing: copy it there from where the work was "
-                "begun, or delete the folder and collect again"
+                "begun, or repeat the command that began it, which writes it, or delete the folder"
             ) from error
 
     def passing(self, workspace: Workspace) -> Pass:
@@ -128,8 +128,12 @@ def _elsewhere(plan: Plan, study: Study) -> Pass:
     return plan.passing(Workspace(Study(study.folder, settings), False, no_progress))
 
 
-def plans(workspace: Workspace, tell: Tell = tell_nothing) -> Iterator[tuple[Path, Plan]]:
+def plans(
+    workspace: Workspace, tell: Tell = tell_nothing, *, beside: Container[str] = ()
+) -> Iterator[tuple[Path, Plan]]:
     """Folders with work that was begun, and their plans; where shards lack theirs, that is told.
+
+    Those with digests in `beside` are passed over.
 
     Nothing but what `forget` began to delete is deleted: another job may be about to write its
     plan, and work that was copied without it can be given it.
@@ -137,6 +141,8 @@ def plans(workspace: Workspace, tell: Tell = tell_nothing) -> Iterator[tuple[Pat
     for folder in sorted(workspace.study.collection.glob("*/")):
         if folder.name.endswith(_FORGOTTEN):
             _delete(folder)
+            continue
+        if folder.name in beside:
             continue
         try:
             plan = Plan.read(folder)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from safesail.errors import InputError, StorageError, StudyConflictError
+from safesail.errors import InputError, StudyConflictError
 from safesail.pipeline._collect import (
     Collection,
     carried_out,
@@ -15,7 +14,9 @@ from safesail.pipeline._collect import (
     plans_for,
 )
 from safesail.pipeline._finish import finish, finish_left_over
-from safesail.pipeline._plan import Plan, plans
+from safesail.pipeline._joined import joined, shard_files
+from safesail.pipeline._lock import taken
+from safesail.pipeline._plan import plans
 from safesail.pipeline._selection import Selection
 from safesail.pipeline._workspace import (
     Approve,
@@ -26,9 +27,7 @@ from safesail.pipeline._workspace import (
     tell_nothing,
 )
 from safesail.study import Study
-
-if TYPE_CHECKING:
-    from safesail.contexts import Work
+from safesail.tables import read_configuration
 
 
 def collect_shard(
@@ -68,11 +67,12 @@ def collect_shard(
     workspace = Workspace(study, False, progress, approve, tell)
     files = []
     for plan in plans_for(workspace, [choose(workspace, one) for one in selections]):
-        folder, name = plan.folder(workspace), shard_name(shard)
+        # Written even where the shard is done: another machine's may have come without it.
+        folder, name = plan.write(workspace), shard_name(shard)
         path = folder / f"{name}.work"
         if not path.exists():
-            with carried_out(workspace, plan, shard=shard) as (work, _):
-                work.write(path)
+            with taken(folder, shard):
+                carried_out(workspace, plan, plan.passing(workspace), shard=shard).write(path)
                 Checkpoints(folder, name).clear()
         files.append(path)
     return files
@@ -83,69 +83,47 @@ def merge_shards(
 ) -> list[Collection]:
     """Join the shards of every collection whose jobs are done, and write its tables.
 
+    Returns:
+        One for each SAE whose tables were written; none where all that was collected with the
+        settings of this study is in the tables already.
+
     Raises:
         InputError: there are no shards; one is missing, there twice, or of another corpus or
             collection.
         StorageError: one is damaged.
+        StudyConflictError: one is being made.
         SafesailError: see `safesail.errors`.
     """
     workspace = Workspace(study, False, no_progress, approve, tell)
-    finish_left_over(workspace)
-    found = []
+    merged = finish_left_over(workspace)
+    begun = False
     for folder, plan in plans(workspace, tell):
-        files = sorted(folder.glob("shard-*.work"))
-        if files and plan.is_current(workspace):
-            work = _joined(files, plan)
-            finish(workspace, plan, work, plan.passing(workspace).targets)
-            found += [
-                collection_of(workspace, name, sae.features) for name, sae in plan.saes.items()
-            ]
-    if not found:
+        if not plan.is_current(workspace):
+            continue
+        files = shard_files(folder)
+        begun |= not files
+        if files:
+            with taken(folder):
+                work = joined(files, plan)
+                finish(workspace, plan, work, plan.passing(workspace).targets)
+            merged.append(plan)
+    if not merged and (
+        begun or any(study.collection.glob("*/shard-*.work")) or not _has_contexts(workspace)
+    ):
         raise InputError(
             f"no shards in {study.collection}/*/ were made with the settings of this study: run "
             "`safesail collect --shard 1/n` to `n/n` first, and copy their *.work files there"
         )
-    return found
+    return [
+        collection_of(workspace, name, sae.features)
+        for plan in merged
+        for name, sae in plan.saes.items()
+    ]
 
 
-def _joined(files: Sequence[Path], plan: Plan) -> Work:
-    """The shards as one; each is read, and held, only while it is taken in."""
-    from safesail.contexts import Work
-
-    joined: Work | None = None
-    names: dict[tuple[int, int], Path] = {}
-    for path in files:
-        try:
-            work = Work.read(path)
-        except StorageError as error:
-            raise StorageError(f"{error}: delete it and do that shard again") from error
-        if work.plan != plan.digest:
-            raise InputError(f"{path} belongs to another collection: move it away")
-        if work.shard in names:
-            number, count = work.shard
-            raise InputError(
-                f"{path} and {names[work.shard].name} are both shard {number} of {count}: "
-                "remove one"
-            )
-        names[work.shard] = path
-        if joined is None:
-            joined = work
-        elif (work.chunks, work.shard[1]) != (joined.chunks, joined.shard[1]):
-            raise InputError(
-                f"{path} was made of another corpus, or for another number of shards, than "
-                f"{files[0].name}: {work.chunks} chunks in {work.shard[1]} shards against "
-                f"{joined.chunks} in {joined.shard[1]}; remove what is old"
-            )
-        else:
-            joined.merge(work)
-    assert joined is not None  # there are files
-    count = joined.shard[1]
-    missing = [number for number in range(1, count + 1) if (number, count) not in names]
-    if missing:
-        raise InputError(
-            f"{files[0].parent} lacks shard {', '.join(map(str, missing))} of {count}: run "
-            f"`safesail collect --shard {missing[0]}/{count}` with the options of the others, or "
-            "copy its *.work file there"
-        )
-    joined.shard = (1, 1)
-    return joined
+def _has_contexts(workspace: Workspace) -> bool:
+    """Whether anything was collected with the settings of the study."""
+    return any(
+        read_configuration(path) == workspace.contexts_settings(path.parent.name)
+        for path in workspace.study.folder.glob("contexts/*/part-*.parquet")
+    )

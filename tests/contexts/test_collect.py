@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 from collected import stopped_after
-from contexts.conftest import passing
+from contexts.conftest import NO_SINKS, passing
 from planted_contexts import Planted, brute_force
 from sae_lens import SAE
 from transformer_lens.model_bridge import TransformerBridge
 
-from safesail.contexts import Contexts, SketchSettings, collect_contexts
+from safesail.contexts import Contexts, SketchSettings, Target, collect_contexts
 from safesail.corpus import Corpus, Document
 from safesail.errors import CandidateError, ModelError
 from safesail.language_model import LanguageModel
@@ -402,3 +402,31 @@ def test_targets_that_read_differently_share_no_pass(llama: LanguageModel, sae_o
     other.context_size = 16
     with pytest.raises(ValueError, match="share no pass"):
         passing(llama, {one: [1], other: [1]}, SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        ((), "no features of SAE .*: give at least one"),
+        ((-1, 3), r"has no feature -1: its features are 0 to \d+"),
+        ((3, 10**6), "has no feature 1000000: its features are 0 to"),
+        ((3, 2), "must ascend"),
+        ((3, 3), "must ascend"),
+    ],
+)
+def test_features_that_there_cannot_be(
+    sae_of: Make, features: tuple[int, ...], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        Target(sae_of("standard"), features, NO_SINKS)
+
+
+def test_halves_of_surrogate_pairs_from_python_are_replaced(
+    llama: LanguageModel, saes: list[SparseAutoencoder], features: dict[str, list[int]]
+) -> None:
+    sae = saes[0]
+    odd = [Document(f"\udc00{n}", f"{n} the cat \ud83d sat on the mat") for n in range(20)]
+    found = collect(llama, {sae: features[sae.name]}, Corpus((), Path(), odd))[sae.name]
+    rows = found.table().to_pylist()
+    assert {row["document"] for row in rows} <= {f"\ufffd{n}" for n in range(20)}
+    assert any("\ufffd" in "".join(row["tokens"]) for row in rows)

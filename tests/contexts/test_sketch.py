@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from planted_contexts import FEATURES, Planted, brute_force, feed, level_of, plant, sketch_of
 from scipy.stats import chi2
 
@@ -23,8 +24,6 @@ from safesail.language_model import TokenizedText
 from safesail.study import CollectionSettings
 
 SMALL = SketchSettings(top=3, per_bin=2, silent_sample=20, seed=0)
-# Eight octaves of sixteen bins below the 32nd largest peak, its own, and those above.
-SAMPLING_BINS_KEPT = 129 + 31
 CHOSEN = CollectionSettings(top=3, per_level=2, silent=4, hard_silent=4)
 
 
@@ -123,11 +122,30 @@ def test_q999_lies_within_its_stated_error(
     assert abs(q999 / np.quantile(values.astype(float), 0.999) - 1) <= error <= 1 / 64
 
 
-def test_beyond_the_range_no_error_is_promised() -> None:
-    counts = Counts.empty(2, "cpu")
-    counts.add_tokens(torch.tensor([[2.0**-30, 2.0**30]]).repeat(1000, 1))
-    _, error = counts.q999()
-    assert np.isinf(error).all()
+@pytest.mark.parametrize(
+    "values",
+    [
+        [2.0**-30] * 1000,
+        [2.0**30] * 1000,
+        [2.0**30] * 5,
+        # The quantile lies between two values, of which one lies beyond.
+        [1.0] * 999 + [1e12],
+        [1e-9] * 999 + [2.0**-10],
+        [1e-7] * 1500 + [1e-5] * 2,
+    ],
+)
+def test_beyond_the_range_no_error_is_promised(values: list[float]) -> None:
+    counts = Counts.empty(1, "cpu")
+    counts.add_tokens(torch.tensor(values)[:, None])
+    _, (error,) = counts.q999()
+    assert np.isinf(error)
+
+
+def test_what_lies_beyond_without_weight_in_the_quantile_is_no_matter() -> None:
+    counts = Counts.empty(1, "cpu")
+    counts.add_tokens(torch.tensor([1e-9] * 500 + [1.0] * 5000 + [1e12])[:, None])
+    (q999,), (error,) = counts.q999()
+    assert abs(q999 - 1) <= error == 1 / 64
 
 
 PARTS = st.lists(st.integers(0, 2), min_size=30, max_size=30)
@@ -183,15 +201,68 @@ def test_sketches_of_other_settings_are_not_merged() -> None:
 
 
 def test_what_is_held_does_not_grow_with_the_corpus() -> None:
-    """Four times the documents, and as many rows and texts, but for what is still rare."""
+    """Four times the documents, and as many rows, texts and bytes, but for what is still rare."""
     sizes = []
     for documents in (400, 1600, 6400):
         sketch = sketch_of(plant(0, documents), replace(SMALL, silent_sample=10), batch=200)
-        most = len(FEATURES) * 2 * (32 + SAMPLING_BINS_KEPT * SMALL.per_bin)
+        filled = int((sketch.counts.window_histogram > 0).sum())
+        most = len(FEATURES) * 2 * SMALL.top + filled * SMALL.per_bin
         assert len(sketch.active()) <= most
         assert len(sketch.texts()) <= most + 20
-        sizes.append(len(sketch.active()))
+        sizes.append(sum(array.nbytes for array in sketch.arrays().values()))
     assert sizes[2] < 1.5 * sizes[1]
+
+
+def test_what_is_held_of_peaks_over_all_octaves_is_bounded() -> None:
+    """Sixteen bins an octave and forty octaves of each split are all that there is."""
+    generator = np.random.default_rng(0)
+    sizes = []
+    for count in (10_000, 40_000):
+        peaks = 2 ** generator.uniform(-25, 25, count)
+        sketch = sketch_of(
+            one_feature(peaks, 1), replace(SMALL, silent_sample=10), features=[1], batch=5000
+        )
+        rows = sketch.active()
+        assert len(rows) <= 2 * (640 * SMALL.per_bin + SMALL.top)
+        sizes.append(sum(array.nbytes for array in rows.arrays().values()))
+    assert sizes[1] < 1.1 * sizes[0]
+    assert sizes[1] / len(rows) < 50
+
+
+def one_feature(peaks: NDArray[np.floating], tokens: int, low: float = 0.0) -> Planted:
+    """A window for each peak, which it has at one of so many tokens; `low` at the others."""
+    activations = [np.full((tokens, 1), low, dtype=np.float32) for _ in peaks]
+    for number, peak in enumerate(peaks):
+        activations[number][number % tokens] = peak
+    texts = [
+        TokenizedText(f"d{n}", 0, [n % 7, *range(8, 7 + tokens)], ["a"] * tokens, None, n + 1)
+        for n in range(len(peaks))
+    ]
+    return Planted(texts, activations, [np.ones(tokens, dtype=bool)] * len(peaks))
+
+
+def assert_levels_are_full(peaks: NDArray[np.floating], planted: Planted) -> float:
+    """Of each level and split as many rows as asked, or all; weights count every window."""
+    sketch = sketch_of(planted, SketchSettings.of(CollectionSettings()), features=[1], batch=500)
+    rows = rows_of(sketch, CollectionSettings())
+    q999: float = statistics(sketch)[1]["q999"]
+    for split in ("explain", "score"):
+        mine = [
+            peak
+            for peak, text in zip(peaks, planted.texts, strict=True)
+            if split_of(text.document) == split
+        ]
+        drawn = [
+            r for r in rows if (r["split"], r["kind"], r["sample"]) == (split, "active", "random")
+        ]
+        assert sum(r["weight"] for r in drawn) == pytest.approx(len(mine))
+        windows = Counter(level_of(float(peak), q999) for peak in mine)
+        found = Counter(r["level"] for r in drawn)
+        assert found == {level: min(5, number) for level, number in windows.items()}
+        for level, number in windows.items():
+            weight = sum(r["weight"] for r in drawn if r["level"] == level)
+            assert weight == pytest.approx(number)
+    return q999
 
 
 @pytest.mark.parametrize("outliers", [0, 4, 30])
@@ -211,24 +282,25 @@ def test_no_level_is_short_and_weights_count_every_window(tail: str, outliers: i
         ),
     }[tail].astype(np.float32)
     values[:outliers] *= 100
-    texts = [
-        TokenizedText(f"d{n}", 0, [n % 7, 8, 9], ["a", "b", "c"], None, n + 1) for n in range(count)
-    ]
-    activations = [np.array([[0], [v], [0]], dtype=np.float32) for v in values]
-    planted = Planted(texts, activations, [np.ones(3, dtype=bool)] * count)
-    room = SketchSettings.of(CollectionSettings())
-    sketch = sketch_of(planted, room, features=[1], batch=500)
-    rows = rows_of(sketch, CollectionSettings())
-    q999 = statistics(sketch)[1]["q999"]
-    for split in ("explain", "score"):
-        peaks = [v for v, t in zip(values, texts, strict=True) if split_of(t.document) == split]
-        drawn = [
-            r for r in rows if (r["split"], r["kind"], r["sample"]) == (split, "active", "random")
-        ]
-        assert sum(r["weight"] for r in drawn) == pytest.approx(len(peaks))
-        windows = Counter(level_of(float(peak), q999) for peak in peaks)
-        found = Counter(r["level"] for r in drawn)
-        assert found == {level: min(5, number) for level, number in windows.items()}
+    assert_levels_are_full(values, one_feature(values, 3))
+
+
+@pytest.mark.parametrize("below", ["even", "gap", "rare"])
+def test_many_peaks_far_above_q999_shorten_no_level(below: str) -> None:
+    """More than 32 windows of each split lie 300 times above, yet below 0.1 % of the tokens."""
+    generator = np.random.default_rng(1)
+    many, some = 5_000, generator.uniform(0.2, 1, 300)
+    lower = {
+        "even": generator.uniform(0.05, 1, many),
+        "gap": np.concatenate([generator.uniform(0.05, 0.1, many), some]),
+        # Three windows alone in their level.
+        "rare": np.concatenate([np.full(many, 0.05), np.full(3, 0.15), some]),
+    }[below]
+    peaks = np.concatenate([np.full(90, 300), lower]).astype(np.float32)
+    splits = Counter(split_of(f"d{number}") for number in range(90))
+    assert min(splits.values()) >= 32
+    q999 = assert_levels_are_full(peaks, one_feature(peaks, 20, low=0.04))
+    assert 0.5 < q999 < 1.1
 
 
 def test_below_zero_is_silence() -> None:

@@ -20,11 +20,19 @@ from study_folder import change_setting, copy_study, statuses, with_contexts
 
 from safesail.contexts import Checkpoints, Work
 from safesail.errors import InputError, StorageError, StudyConflictError
-from safesail.pipeline import Selection, collect, collect_shard, load_results, merge_shards, rank
+from safesail.pipeline import (
+    Selection,
+    collect,
+    collect_shard,
+    explain,
+    load_results,
+    merge_shards,
+    rank,
+)
 from safesail.pipeline import _finish as finishing
 from safesail.pipeline import _plan as planning
 from safesail.pipeline._collect import choose, plans_for
-from safesail.pipeline._lock import held
+from safesail.pipeline._lock import held, taken
 from safesail.pipeline._workspace import Workspace, no_progress
 from safesail.study import Study
 
@@ -93,8 +101,11 @@ def test_shards_in_any_order_are_the_local_run(
     (found,) = collect(study, FIRST)
     assert {row["status"] for row in found.rows} <= {"collected", "too_few_contexts", "dead"}
     assert collect_shard(study, [FIRST], (1, 3)) == []
+    # Nothing is left to merge, which is no error.
+    assert merge_shards(study) == []
+    change_setting(folder, "per_level = 2", "per_level = 1")
     with pytest.raises(InputError, match=r"no shards in .*run `safesail collect --shard 1/n`"):
-        merge_shards(study)
+        merge_shards(Study.open(folder))
 
 
 def with_contexts_folder(study: Path) -> list[Path]:
@@ -162,7 +173,9 @@ def test_shards_from_several_machines(ranked: Path, local: Path, tmp_path: Path)
     assert tables(home) == tables(local)
 
 
-def test_shards_without_their_plan_are_told_and_kept(sharded: Path, copy: Copy) -> None:
+def test_shards_without_their_plan_are_told_and_kept(
+    sharded: Path, local: Path, copy: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = copy(sharded)
     (plan,) = (folder / "collection").glob("*/plan.json")
     whole = plan.read_bytes()
@@ -173,9 +186,19 @@ def test_shards_without_their_plan_are_told_and_kept(sharded: Path, copy: Copy) 
             merge_shards(Study.open(folder), tell=lines.append)
         (line,) = lines
         assert line.startswith(f"not used: {plan} is damaged or missing: copy it there")
+        assert "repeat the command that began it" in line
         assert len(shard_files(folder)) == 3
-    plan.write_bytes(whole)
-    merge_shards(Study.open(folder))
+        # Another collection says so too.
+        lines = []
+        with stopped_after(monkeypatch, 1):
+            collect(Study.open(folder), Selection(sae="first", limit=2), tell=lines.append)
+        assert line in lines
+    seen = count_batches(monkeypatch)
+    collect_shard(Study.open(folder), [FIRST], (2, 3))
+    assert plan.read_bytes() == whole
+    assert merge_shards(Study.open(folder))
+    assert seen == []
+    assert tables(folder) == tables(local)
 
 
 def test_a_plan_about_to_be_written_is_left_alone(ranked: Path, copy: Copy) -> None:
@@ -318,10 +341,9 @@ def test_what_was_collected_meanwhile_is_kept(
         folder = copy(sharded)
         limit = 3 if before == "fewer" else None
         collect(Study.open(folder), Selection(sae="first", limit=limit))
-    # Of the same plan, the shards went with it.
-    refusal = pytest.raises(InputError, match="no shards in")
-    with refusal if before == "the same" else contextlib.nullcontext():
-        merge_shards(Study.open(folder))
+    merged = merge_shards(Study.open(folder))
+    # Of the same plan, the shards were all done, and used.
+    assert bool(merged) == (before != "the same")
     assert_same(folder, local)
     assert not left_over(folder)
 
@@ -481,6 +503,31 @@ def test_finished_work_is_written_without_the_model_reading_again(
     assert not left_over(crashed)
 
 
+@pytest.mark.parametrize(
+    ("owner", "name", "left"),
+    # Where only the work was not deleted, nothing is left to merge.
+    [(finishing, "write_features", ["first"]), (planning, "_delete", [])],
+    ids=["writing", "deleting"],
+)
+@pytest.mark.parametrize(("owner", "name"), [(finishing, "write_features"), (planning, "_delete")])
+def test_a_merge_that_ended_in_the_middle_is_ended_by_the_next(
+    sharded: Path,
+    local: Path,
+    copy: Copy,
+    monkeypatch: pytest.MonkeyPatch,
+    owner: Any,
+    name: str,
+) -> None:
+    folder = copy(sharded)
+    with crashing(monkeypatch, owner, name):
+        merge_shards(Study.open(folder))
+    merged = merge_shards(Study.open(folder))
+    # Where only the work was not deleted, nothing is left to merge.
+    assert [one.sae for one in merged] == (["first"] if owner is finishing else [])
+    assert tables(folder) == tables(local)
+    assert not left_over(folder)
+
+
 def test_finished_work_of_several_saes_is_written_once(
     fresh: Path, copy: Copy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -550,14 +597,90 @@ def test_a_second_process_does_not_do_the_same(ranked: Path, copy: Copy, local: 
     study = Study.open(folder)
     workspace = Workspace(study, False, no_progress)
     (plan,) = plans_for(workspace, [choose(workspace, FIRST)])
-    with held(plan.folder(workspace) / "shard-1-of-1", wait=False) as free:
-        assert free
-        with pytest.raises(StudyConflictError, match="another process collects the same"):
+    with taken(plan.folder(workspace)):
+        with pytest.raises(StudyConflictError, match="another process collects the same, or a sh"):
             collect(study, FIRST)
+        # What all is done of is deleted with it in the end.
+        with pytest.raises(StudyConflictError, match="another process collects the same, not in"):
+            collect_shard(study, [FIRST], (1, 3))
+    with taken(plan.folder(workspace), (1, 3)):
+        with pytest.raises(StudyConflictError, match="another process collects the same shard"):
+            collect_shard(study, [FIRST], (1, 3))
         # Another part of the work is nobody else's.
-        assert collect_shard(study, [FIRST], (1, 3))
-    collect(study, FIRST)
+        assert collect_shard(study, [FIRST], (2, 3))
+    for number in (1, 3):
+        collect_shard(study, [FIRST], (number, 3))
+    with taken(plan.folder(workspace), (4, 4)):
+        for command in (lambda: collect(study, FIRST), lambda: merge_shards(study)):
+            with pytest.raises(StudyConflictError, match=r"or a shard of it, into .*: wait until"):
+                command()
+    assert len(shard_files(folder)) == 3
+    merge_shards(study)
     assert tables(folder) == tables(local)
+
+
+@pytest.mark.parametrize("left", ["done", "begun"])
+def test_a_plain_run_loses_no_shards_of_others(
+    ranked: Path, local: Path, copy: Copy, monkeypatch: pytest.MonkeyPatch, left: str
+) -> None:
+    """Nobody works on them at the moment."""
+    folder = copy(ranked)
+    study = Study.open(folder)
+    with contextlib.ExitStack() as stack:
+        if left == "begun":
+            stack.enter_context(stopped_after(monkeypatch, 4))
+        collect_shard(study, [FIRST], (2, 3))
+    before = {path: path.read_bytes() for path in (folder / "collection").glob("*/*.*")}
+    assert len(before) == (2 if left == "done" else 3)
+    done, rest = ("1", "1/3") if left == "done" else ("0", "1/3")
+    seen = count_batches(monkeypatch)
+    for command in (lambda: collect(study, FIRST), lambda: explain(study, FIRST)):
+        with pytest.raises(
+            StudyConflictError, match=f"{done} of 3 done: .*--shard {rest}"
+        ) as error:
+            command()
+        assert "\n" not in str(error.value)
+        assert str(folder / "collection") in str(error.value)
+    assert seen == []
+    assert {path: path.read_bytes() for path in before} == before
+    # What the line says can be done: the rest, or all anew.
+    for number in (1, 2, 3):
+        collect_shard(study, [FIRST], (number, 3))
+    merge_shards(study)
+    assert tables(folder) == tables(local)
+
+
+@pytest.mark.parametrize("after", ["alone", "beside an older run's checkpoint"])
+def test_a_plain_run_uses_shards_that_are_all_done(
+    ranked: Path,
+    sharded: Path,
+    local: Path,
+    copy: Copy,
+    monkeypatch: pytest.MonkeyPatch,
+    after: str,
+) -> None:
+    folder = copy(sharded)
+    if after != "alone":
+        other = copy_study(ranked, folder.parent / "other")
+        with stopped_after(monkeypatch, 3):
+            collect(Study.open(other), FIRST)
+        for path in (other / "collection").glob("*/*.checkpoint-*"):
+            shutil.copy(path, shard_files(folder)[0].parent)
+    seen = count_batches(monkeypatch)
+    lines: list[str] = []
+    collect(Study.open(folder), FIRST, tell=lines.append)
+    assert seen == []
+    assert any("all shards in " in line for line in lines)
+    assert tables(folder) == tables(local)
+    assert not left_over(folder)
+
+
+def test_a_plain_run_does_not_pass_over_a_damaged_shard(sharded: Path, copy: Copy) -> None:
+    folder = copy(sharded)
+    break_bit(folder)
+    with pytest.raises(StorageError, match=r"is damaged .*: delete it and do that shard again"):
+        collect(Study.open(folder), FIRST)
+    assert len(shard_files(folder)) == 3
 
 
 def test_tables_are_written_by_one_process_at_a_time(ranked: Path, copy: Copy, local: Path) -> None:
@@ -589,6 +712,12 @@ def test_a_corpus_that_changes_while_it_is_read_gives_no_tables(
             file.write('{"text": "one more"}\n')
 
     monkeypatch.setattr(Checkpoints, "save", changed)
-    with pytest.raises(InputError, match="the corpus changed while it was read"):
+    message = "the corpus changed while it was read.*`safesail rank-saes --overwrite`, and collect"
+    with pytest.raises(InputError, match=message):
         collect(Study.open(folder), FIRST)
     assert not list((folder / "contexts").glob("*/part-*"))
+    # What the line says leads on.
+    monkeypatch.undo()
+    rank(Study.open(folder), overwrite=True)
+    (found,) = collect(Study.open(folder), FIRST)
+    assert "collected" in {row["status"] for row in found.rows}
