@@ -503,12 +503,6 @@ def test_finished_work_is_written_without_the_model_reading_again(
     assert not left_over(crashed)
 
 
-@pytest.mark.parametrize(
-    ("owner", "name", "left"),
-    # Where only the work was not deleted, nothing is left to merge.
-    [(finishing, "write_features", ["first"]), (planning, "_delete", [])],
-    ids=["writing", "deleting"],
-)
 @pytest.mark.parametrize(("owner", "name"), [(finishing, "write_features"), (planning, "_delete")])
 def test_a_merge_that_ended_in_the_middle_is_ended_by_the_next(
     sharded: Path,

@@ -44,7 +44,8 @@ CONTEXTS = TableSchema(
         Column(
             "start",
             INT,
-            "place of the first token in the document, BOS not counted",
+            "place of the first token in the document, or in the part of it where parts share "
+            "the id; BOS not counted",
             nullable=False,
         ),
         Column("tokens", STRINGS, "token strings; joined they are the text", nullable=False),
