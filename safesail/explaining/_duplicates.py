@@ -85,7 +85,7 @@ def _neighbours(directions: NDArray[np.floating]) -> dict[int, list[int]]:
 def _shares(contexts: Iterable[Context]) -> dict[int, float]:
     """Share of the activation in the windows to explain with at each token id."""
     windows = {
-        (context.document, context.start): context
+        (context.document, context.start, tuple(context.token_ids)): context
         for context in contexts
         if context.split == "explain" and context.kind == "active"
     }

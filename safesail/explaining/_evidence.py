@@ -44,7 +44,11 @@ class FeatureEvidence:
 
     def to_explain(self) -> list[Context]:
         """Windows that an explanation may be written from, each once, in a fixed order."""
-        windows = {(c.document, c.start): c for c in self.contexts if c.split == "explain"}
+        windows = {
+            (c.document, c.start, tuple(c.token_ids)): c
+            for c in self.contexts
+            if c.split == "explain"
+        }
         return _ordered(windows.values())
 
     def to_score(self) -> list[Context]:

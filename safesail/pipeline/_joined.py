@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from safesail.contexts import Work
 
 _NAME = re.compile(r"shard-(\d+)-of-(\d+)\.(work|checkpoint-\d)")
+# At most so many missing shards are named.
+_NAMED = 20
 
 
 def shard_files(folder: Path) -> list[Path]:
@@ -54,7 +56,7 @@ def joined(files: Sequence[Path], plan: Plan) -> Work:
     """
     from safesail.contexts import Work
 
-    joined: Work | None = None
+    whole: Work | None = None
     names: dict[tuple[int, int], Path] = {}
     for path in files:
         try:
@@ -70,24 +72,25 @@ def joined(files: Sequence[Path], plan: Plan) -> Work:
                 "remove one"
             )
         names[work.shard] = path
-        if joined is None:
-            joined = work
-        elif (work.chunks, work.shard[1]) != (joined.chunks, joined.shard[1]):
+        if whole is None:
+            whole = work
+        elif (work.chunks, work.shard[1]) != (whole.chunks, whole.shard[1]):
             raise InputError(
                 f"{path} was made of another corpus, or for another number of shards, than "
                 f"{files[0].name}: {work.chunks} chunks in {work.shard[1]} shards against "
-                f"{joined.chunks} in {joined.shard[1]}; remove what is old"
+                f"{whole.chunks} in {whole.shard[1]}; remove what is old"
             )
         else:
-            joined.merge(work)
-    assert joined is not None  # there are files
-    count = joined.shard[1]
+            whole.merge(work)
+    assert whole is not None  # there are files
+    count = whole.shard[1]
     missing = [number for number in range(1, count + 1) if (number, count) not in names]
     if missing:
+        listed = ", ".join(map(str, missing[:_NAMED])) + " ..." * (len(missing) > _NAMED)
         raise InputError(
-            f"{files[0].parent} lacks shard {', '.join(map(str, missing))} of {count}: run "
+            f"{files[0].parent} lacks shard {listed} of {count}: run "
             f"`safesail collect --shard {missing[0]}/{count}` with the options of the others, or "
             "copy its *.work file there"
         )
-    joined.shard = (1, 1)
-    return joined
+    whole.shard = (1, 1)
+    return whole

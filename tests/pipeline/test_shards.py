@@ -282,6 +282,16 @@ def test_bad_shards_are_named_and_nothing_is_written(
     assert set(statuses(folder, "first").values()) == {"chosen"}
 
 
+def test_of_many_missing_shards_some_are_named(ranked: Path, copy: Copy) -> None:
+    folder = copy(ranked)
+    collect_shard(Study.open(folder), [FIRST], (2, 1_000_000))
+    with pytest.raises(
+        InputError, match=r"lacks shard 1, 3, .*, 20, 21 \.\.\. of 1000000"
+    ) as error:
+        merge_shards(Study.open(folder))
+    assert len(str(error.value)) < 1000
+
+
 @pytest.mark.parametrize("spoil", [break_missing, break_bit, break_cut])
 def test_what_is_named_can_be_mended(
     sharded: Path, local: Path, copy: Copy, spoil: Callable[[Path], None]
