@@ -11,4 +11,5 @@ def test_a_window_kept_twice_is_shown_once_and_parts_of_a_document_are_told_apar
     # Another part of the book begins at its own place 0.
     other = replace(drawn, tokens=[" c", " d"], token_ids=[7, 8])
     evidence = replace(planted_feature(), contexts=[drawn, strongest, other])
-    assert [one.token_ids for one in evidence.to_explain()] == [[0, 1], [7, 8]]
+    shown = evidence.to_explain()
+    assert sorted(one.token_ids for one in shown) == [[0, 1], [7, 8]]
