@@ -62,7 +62,7 @@ class PooledDesignEffect:
 
     The intra-prompt correlation is the mean of the features' estimates and of two more features
     without any (which shrinks it towards 0 where there are few), plus one standard error of that
-    mean: from 20 features the mean alone is too noisy, and half the time too low, for intervals
+    mean: from 30 features the mean alone is too noisy, and half the time too low, for intervals
     to cover as they say. At least 0. Features are added by a number, and summed in the order of
     it, so that the result does not depend on who ended first.
     """

@@ -33,8 +33,8 @@ _EXPLANATION_ANSWER_TOKENS = 90
 _TOKENS_PER_PREDICTION, _TOKENS_PER_WINDOW, _TOKENS_PER_ENTRY, _ANSWER_TOKENS = 2, 12, 4, 8
 # Of fewer rows the mean number of prompts says little.
 _FEWEST_ROWS = 5
-# What is assumed of a judge that nothing is known of: most features need a second prompt.
-_ASSUMED_PROMPTS = 2.0
+# What is assumed of a judge that nothing is known of: half of the features need a second prompt.
+_ASSUMED_PROMPTS = 1.5
 
 _QUESTIONS = {
     "tokens": token_questions,
@@ -86,8 +86,8 @@ class Experience:
     prompt_factor: float = 1.0
     completion_factor: float = 1.0
     basis: str = (
-        "nothing is known of this judge: characters / 4 are taken as tokens, and two scoring "
-        "prompts a feature; `safesail judge qualify`, or explaining a few features, tells more"
+        "nothing is known of this judge: characters / 4 are taken as tokens, and one and a half "
+        "scoring prompts a feature; `safesail judge qualify`, or explaining a few features, tells more"
     )
 
 

@@ -16,7 +16,7 @@ PILOT_PROMPTS = 3
 """Prompts of each of the first features, which say how the answers of one prompt go together."""
 
 _PILOT_SHARE = 10
-_FEWEST_PILOTS, _MOST_PILOTS = 5, 20
+_FEWEST_PILOTS, _MOST_PILOTS = 5, 30
 
 
 @dataclass(frozen=True)

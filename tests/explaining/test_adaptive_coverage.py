@@ -29,7 +29,7 @@ PRECISION = 0.10
 TOKENS = 32
 # Shares of a feature that its explanation names: most explanations are good, some are not.
 NAMED = (1.0, 1.0, 0.9, 0.8, 0.6)
-PILOT_FEATURES, PILOT_PROMPTS = 20, 3
+PILOT_FEATURES, PILOT_PROMPTS = 30, 3
 
 
 class Judge(NamedTuple):
@@ -209,7 +209,7 @@ def test_coverage_at_length(quality: str, per_level: int, per_kind: int) -> None
     found = run(quality, 1_000, per_level=per_level, per_kind=per_kind)
     # At 0.95, 1,000 runs fall below 0.93 once in four hundred.
     assert 0.93 <= found.adversarial["discrimination"] <= 0.99, found
-    assert 0.93 <= found.stopped["discrimination"] <= 0.995, found
+    assert 0.93 <= found.stopped["discrimination"] <= 0.99, found
     assert min(found.stopped["correlation"], found.adversarial["correlation"]) >= 0.93, found
     most = {"good": 1, "medium": 2 if per_level == 5 else 3, "poor": 4}
     assert found.median_prompts <= most[quality]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate, groupby, pairwise
 from typing import Literal
 
@@ -131,20 +132,22 @@ def expected_grades(
         Probabilities of shape (graded parts, 4): a row for each text, or for each segment of each
         list, in order.
     """
-    nodes = quality.quadrature()
     return np.array(
         [
-            np.sum(
-                [
-                    weight * np.array(sight.distribution(misses, false_alarms, quality.bias))
-                    for weight, misses, false_alarms in nodes
-                ],
-                axis=0,
-            )
+            _expected(sight, quality)
             for piece in pieces
             for sight in sights(explanation, piece, task)
         ]
     ).reshape(-1, GRADES)
+
+
+@lru_cache(maxsize=10_000)
+def _expected(sight: Sight, quality: Quality) -> tuple[float, ...]:
+    """A sight's distribution over grades, in a random prompt."""
+    chances = np.zeros(GRADES)
+    for weight, misses, false_alarms in quality.quadrature():
+        chances += weight * np.array(sight.distribution(misses, false_alarms, quality.bias))
+    return tuple(chances)
 
 
 def simulate(
