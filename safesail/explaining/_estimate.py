@@ -87,7 +87,7 @@ class Experience:
     completion_factor: float = 1.0
     basis: str = (
         "nothing is known of this judge: characters / 4 are taken as tokens, and one and a half "
-        "scoring prompts a feature; `safesail judge qualify`, or explaining a few features, tells more"
+        "scoring prompts a feature; explaining a few features first tells more"
     )
 
 
