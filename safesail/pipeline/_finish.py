@@ -78,8 +78,7 @@ def _write_contexts(
     # A shard with features that the features table does not record was left by a crash between
     # the two writes; its features are written again.
     orphans = [path for path in shards if _features_of(path) & features]
-    # As were files that were being written.
-    delete([*orphans, *folder.glob(".part-*")])
+    delete(orphans)
     numbers = [int(path.stem.removeprefix("part-")) for path in shards if path not in orphans]
     shard = folder / f"part-{max(numbers, default=-1) + 1:05d}.parquet"
     tables = found.tables()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from io import FileIO
@@ -45,6 +46,8 @@ class WholeFile:
 def written_whole(path: Path) -> Iterator[WholeFile]:
     """A file that takes the place of `path` when the block ends, and is gone if the block fails.
 
+    What a killed process left of the same file goes too.
+
     Raises:
         StorageError: the disk is full or the folder not writable; an earlier file is intact.
     """
@@ -52,7 +55,7 @@ def written_whole(path: Path) -> Iterator[WholeFile]:
     try:
         with _reporting(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+            descriptor, temporary = _temporary(path)
         with FileIO(descriptor, "wb") as file:
             yield WholeFile(path, file)
             with _reporting(path):
@@ -88,6 +91,44 @@ def _reporting(path: Path) -> Iterator[None]:
             f"could not write {path}: {error.strerror or error}; "
             "what was there before is intact: free space or mend permissions, then run again"
         ) from error
+
+
+def _temporary(path: Path) -> tuple[int, str]:
+    """A file beside `path` to write to, locked for as long as it is open; those left over go."""
+    prefix = f".{path.name}."
+    for found in path.parent.iterdir():
+        if found.name.startswith(prefix):
+            with contextlib.suppress(OSError):  # another process deals with it
+                _delete_if_left(found)
+    while True:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=prefix)
+        # Before it was locked, another process may have taken it for left over.
+        if not _lock(descriptor, wait=True) or os.fstat(descriptor).st_nlink:
+            return descriptor, temporary
+        os.close(descriptor)
+
+
+def _delete_if_left(temporary: Path) -> None:
+    """Delete a temporary file that no process holds."""
+    descriptor = os.open(temporary, os.O_RDWR)
+    try:
+        if _lock(descriptor, wait=False):
+            os.unlink(temporary)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, *, wait: bool) -> bool:
+    """Lock an open file; False where another process has it, or the file system knows no locks."""
+    if sys.platform == "win32":
+        return False
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        return False
+    return True
 
 
 def _umask() -> int:

@@ -80,6 +80,37 @@ def test_files_are_as_readable_as_the_user_wants(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o640
 
 
+HALF_WRITTEN = """
+import sys
+from pathlib import Path
+from safesail.tables import written_whole
+with written_whole(Path(sys.argv[1])) as file:
+    file.write(b"half")
+    print("written", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_a_killed_process_left_goes_and_what_a_living_one_writes_stays(tmp_path: Path) -> None:
+    path = tmp_path / "result.parquet"
+    with subprocess.Popen(
+        [sys.executable, "-c", HALF_WRITTEN, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as half:
+        assert half.stdout
+        assert half.stdout.readline() == b"written\n"
+        (temporary,) = tmp_path.iterdir()
+        write_bytes(path, b"first")
+        assert set(tmp_path.iterdir()) == {path, temporary}
+        half.kill()
+    write_bytes(tmp_path / "another", b"")
+    assert temporary.exists()
+    write_bytes(path, b"second")
+    assert set(tmp_path.iterdir()) == {path, tmp_path / "another"}
+    assert path.read_bytes() == b"second"
+
+
 FILL_DISK = """
 import resource, signal, sys
 from pathlib import Path
