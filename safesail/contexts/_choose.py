@@ -12,7 +12,6 @@ from scipy.sparse import csr_array
 from safesail.contexts._active import ActiveRows, places
 from safesail.contexts._bins import SAMPLING_BINS, sampling_edges
 from safesail.contexts._hashing import LARGEST, priorities, salt
-from safesail.contexts._silent import SilentRows
 from safesail.contexts._windows import SPLITS
 from safesail.study import CollectionSettings
 
@@ -144,7 +143,7 @@ def _level(bins: NDArray[np.int64], starts: NDArray[np.int64]) -> NDArray[np.int
 
 
 def choose_silent(
-    silent: SilentRows,
+    silent: NDArray[np.int64],
     split: int,
     windows: int,
     is_near: NDArray[np.bool_],
@@ -155,7 +154,7 @@ def choose_silent(
     """Uniform samples of the silent windows that are near, and of those that are not.
 
     Args:
-        silent: windows of the sample on which the feature is silent, of one split.
+        silent: keys of the sample's windows on which the feature is silent, of one split, [n].
         split: 0 for `explain`, 1 for `score`.
         windows: how many windows of the split it is silent on, in all the corpus.
         is_near: which of `silent` hold a token typical of the feature.
@@ -163,14 +162,18 @@ def choose_silent(
         feature: its index in the SAE; no two features draw alike.
         settings: how many of each kind are chosen.
     """
-    priority = priorities(torch.from_numpy(silent.window), salt(feature, settings.seed)).numpy()
+    priority = priorities(torch.from_numpy(silent), salt(feature, settings.seed)).numpy()
     found = []
     for kind, members, count in (
         ("silent", ~is_near, settings.silent),
         ("hard_silent", is_near, settings.hard_silent),
     ):
         stratum = np.flatnonzero(members)
-        drawn = stratum[np.argsort(priority[stratum], kind="stable")][:count]
+        if len(stratum) > count > 0:  # sorting all would take most of the time
+            least = np.argpartition(priority[stratum], count - 1)[:count]
+        else:
+            least = np.arange(min(count, len(stratum)))
+        drawn = stratum[least[np.argsort(priority[stratum[least]])]]
         if not len(drawn):
             continue
         found.append(
@@ -182,7 +185,7 @@ def choose_silent(
                 np.full(len(drawn), "random"),
                 # Drawn twice: into the sample of all windows, then from its stratum's in it.
                 np.full(len(drawn), windows / len(silent) * len(stratum) / len(drawn)),
-                silent.window[drawn],
+                silent[drawn],
                 np.full(len(drawn), -1),
             )
         )

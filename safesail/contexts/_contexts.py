@@ -164,17 +164,17 @@ class _Chooser:
             columns: places of the features among those observed.
         """
         borders = np.searchsorted(explaining.feature, [*columns, columns.stop])
+        silent = self._silent.of_features(columns)
         for column, begin, end in zip(columns, borders, borders[1:], strict=False):
             if not self._histogram[column].any():
                 continue
             mine = explaining.take(slice(begin, end))
             typical = typical_tokens(self._token_ids(mine.window), mine.activations.toarray())
             is_near = self._index.holding(typical)
-            is_silent = self._silent.of_feature(column)
             for split in range(len(SPLITS)):
-                here = np.flatnonzero(is_silent & (self._silent.split == split))
+                here = silent[column - columns.start] & (self._silent.split == split)
                 yield from choose_silent(
-                    self._silent.take(here),
+                    self._silent.window[here],
                     split,
                     int(self._windows[split] - self._histogram[column, split].sum()),
                     is_near[here],

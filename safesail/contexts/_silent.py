@@ -60,10 +60,12 @@ class SilentRows:
         """Some of the windows."""
         return replace(self, **{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
-    def of_feature(self, column: int) -> NDArray[np.bool_]:
-        """Windows on which the feature in this place is silent, [n]."""
-        bits = self.silent[:, column // 8] >> (7 - column % 8) & 1
-        return bits.astype(bool)
+    def of_features(self, columns: range) -> NDArray[np.bool_]:
+        """Windows on which the features in consecutive places are silent, [features, n]."""
+        first, last = columns.start // 8, -(-columns.stop // 8)
+        bits = np.unpackbits(self.silent[:, first:last], axis=1).view(bool)
+        begin = columns.start - 8 * first
+        return np.ascontiguousarray(bits[:, begin : begin + len(columns)].T)
 
 
 class SilentSample:
