@@ -1,4 +1,4 @@
-"""`safesail judge`: what the judge was asked so far, and what that cost."""
+"""`safesail judge`: what it is worth, what it was asked so far, and what that cost."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 
 from ._options import DebugOption, JsonOption, StudyOption
 from ._output import note, number, print_json, print_table, printable, say
+from ._qualify import qualify
 
 if TYPE_CHECKING:
     from safesail.judging import StoredAnswer
@@ -27,11 +28,14 @@ TaskOption = Annotated[
 ModelOption = Annotated[str | None, typer.Option("--model", help="Only answers of this model.")]
 
 app = typer.Typer(
-    help="Look into what the judge was asked, what it cost, and forget answers.",
+    help="Qualify a judge; look into what it was asked, what it cost, and forget answers.",
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+app.command("qualify")(qualify)
 
 
 @app.command("log")

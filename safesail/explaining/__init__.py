@@ -7,6 +7,8 @@ from safesail.explaining._estimate import Estimate, Experience, estimate, experi
 from safesail.explaining._evidence import FeatureEvidence
 from safesail.explaining._explain import explain_features, is_findable
 from safesail.explaining._lexical import explain_lexically, simulate_lexically
+from safesail.explaining._qualification import PlantedFeature, Qualification
+from safesail.explaining._qualify import qualify_judge
 from safesail.explaining._scores import Interval, WindowScores, window_scores
 from safesail.explaining._scoring import Scoring
 
@@ -17,7 +19,9 @@ __all__ = [
     "Experience",
     "FeatureEvidence",
     "Interval",
+    "PlantedFeature",
     "Prospect",
+    "Qualification",
     "Scoring",
     "WindowScores",
     "estimate",
@@ -27,6 +31,7 @@ __all__ = [
     "find_duplicates",
     "is_findable",
     "prospects_of",
+    "qualify_judge",
     "simulate_lexically",
     "window_scores",
 ]

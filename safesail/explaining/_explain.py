@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from anyio.from_thread import start_blocking_portal
 
@@ -28,6 +28,8 @@ from safesail.explaining._scorers import SCORERS, Scored, score_items
 from safesail.explaining._scores import window_scores
 from safesail.explaining._scoring import ADAPTIVE, PILOT_PROMPTS, Scoring
 from safesail.judging import Answer, Judge
+
+T = TypeVar("T")
 
 # A feature is findable when its explanation is of its own concept and discriminates so well.
 FINDABLE_DISCRIMINATION = 0.75
@@ -71,9 +73,10 @@ def explain_features(
         - `scored`; `error` then says how many windows are missing, if any are.
         - `explained`: there is an explanation, but a score is undefined because the simulation is
           constant. Its discrimination is 0.5.
-        - `refused`, `unparseable`, `failed`, `budget`: no explanation for that reason, or an
-          explanation of which more than half of the windows could not be simulated, mostly for
-          that reason.
+        - `refused`, `unparseable`, `failed`: no explanation for that reason, or an explanation of
+          which more than half of the windows could not be simulated, mostly for that reason.
+        - `budget`: it was spent before the feature was explained and scored to the end; scores, if
+          there are any, are of what had been graded.
         - `inherited`: a near-duplicate's explanation stands in the row, without scores.
         - `too_few_contexts`: fewer than five active or five silent windows in a split; nothing is
           asked. `dead` is passed on.
@@ -90,9 +93,9 @@ def explain_features(
             report(row)
             rows.append(row)
         return rows
-    run = _Run(judge, concepts, language, scoring or Scoring(), done or {}, report)
+    run = Run(judge, concepts, language, scoring or Scoring(), done or {}, report)
     ticks = iter(progress(range(len(evidence)), "explaining"))
-    found = _wait_for(run.all(evidence, lambda: next(ticks, None)))
+    found = wait_for(run.all(evidence, lambda: next(ticks, None)))
     return [found[one.feature] for one in evidence]
 
 
@@ -105,7 +108,7 @@ def is_findable(row: Row) -> bool:
 
 
 @dataclass
-class _Explained:
+class Explained:
     """A feature whose explanation is there, before its scores are final."""
 
     evidence: FeatureEvidence
@@ -114,7 +117,7 @@ class _Explained:
     scored: Scored | None = None
 
 
-class _Run:
+class Run:
     """One run with a judge: the pilot, then the rest, then what inherits."""
 
     def __init__(
@@ -169,7 +172,7 @@ class _Run:
         if not count:
             return asked
         pilot = asked[:count]
-        explained: dict[int, _Explained] = {}
+        explained: dict[int, Explained] = {}
 
         async def look(one: FeatureEvidence) -> None:
             explained[one.feature] = await self._explain(one)
@@ -184,7 +187,12 @@ class _Run:
         # The same answers, from the cache, with intervals that know of the shared errors.
         for one in pilot:
             await self._score(explained[one.feature], prompts=PILOT_PROMPTS)
-            self._conclude(explained[one.feature])
+        if any(a.status == "budget" for one in explained.values() for a in one.answers):
+            # Not measured on all: the rows do not name it, so that the next run measures again.
+            self._design_effect = None
+        # Without a pause: a run that is killed has saved all pilots or none.
+        for one in pilot:
+            self.conclude(explained[one.feature])
         return asked[count:]
 
     async def _in_rounds(self, asked: Sequence[FeatureEvidence], chooser: Chooser) -> None:
@@ -217,14 +225,14 @@ class _Run:
                 for _ in range(min(self._judge.concurrency, len(evidence))):
                     workers.create_task(take())
         except BaseExceptionGroup as failures:
-            raise _first(failures) from None
+            raise first_error(failures) from None
 
     async def _finish(self, evidence: FeatureEvidence) -> None:
         explained = await self._explain(evidence)
         await self._score(explained)
-        self._conclude(explained)
+        self.conclude(explained)
 
-    async def _explain(self, evidence: FeatureEvidence) -> _Explained:
+    async def _explain(self, evidence: FeatureEvidence) -> Explained:
         row = self._new_row(evidence)
         question = explain_question(
             evidence, concepts=self._concepts, language=self._language, seed=self._scoring.seed
@@ -238,9 +246,9 @@ class _Run:
             row["explained_by"] = answer.model
         else:
             row.update(status=answer.status, error=f"not explained: {answer.error}")
-        return _Explained(evidence, row, [answer])
+        return Explained(evidence, row, [answer])
 
-    async def _score(self, explained: _Explained, prompts: int | None = None) -> None:
+    async def _score(self, explained: Explained, prompts: int | None = None) -> None:
         if explained.row["explanation"] is None:
             return
         judge, explanation = self._judge, explained.row["explanation"]
@@ -260,16 +268,22 @@ class _Run:
             scored = await score(
                 judge, explanation, explained.evidence, seed=seed, design_effect=shared
             )
-        if explained.scored is None:  # asked a second time, the cache answers
-            explained.answers += scored.answers
+        # Asked a second time, the cache answers all but what failed.
+        again = explained.scored is not None
+        explained.answers += [one for one in scored.answers if one.calls or not again]
         explained.scored = scored
 
-    def _conclude(self, explained: _Explained) -> None:
+    def conclude(self, explained: Explained) -> None:
+        """Enter scores and costs into the row, which is final then."""
         row, scored = explained.row, explained.scored
         if scored is not None:
             row["prompt_version"] = f"{row['prompt_version']} {scored.prompt_version}"
             add_scores(row, scored, self._design_effect)
-        add_costs(row, self._judge, explained.answers)
+        add_costs(row, explained.answers)
+        left_out = next((one for one in explained.answers if one.status == "budget"), None)
+        if left_out is not None and row["status"] != "budget":
+            # What was paid for counts, and the next run asks the rest.
+            row.update(status="budget", error=f"scored in part: {left_out.error}")
         self._end(row)
 
     def _new_row(self, evidence: FeatureEvidence) -> Row:
@@ -288,21 +302,21 @@ class _Run:
         self._report(row)
 
 
-def _first(error: BaseException) -> BaseException:
+def first_error(error: BaseException) -> BaseException:
     """The error that ended a group of tasks, out of the groups that it comes wrapped in."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
 
 
-def _wait_for(work: Coroutine[Any, Any, dict[int, Row]]) -> dict[int, Row]:
+def wait_for(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end, also where an event loop is running, as in a notebook."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(work)
 
-    async def wait() -> dict[int, Row]:
+    async def wait() -> T:
         return await work
 
     with start_blocking_portal() as portal:  # leaving it by an error cancels the work

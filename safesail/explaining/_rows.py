@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from safesail.explaining._design_effect import DesignEffect
     from safesail.explaining._scorers import Scored
     from safesail.explaining._scores import Interval, WindowScores
-    from safesail.judging import Answer, Judge
+    from safesail.judging import Answer
 
 Row = dict[str, Any]
 
@@ -54,13 +54,12 @@ def ends_early(row: Row, evidence: FeatureEvidence) -> bool:
     return False
 
 
-def add_costs(row: Row, judge: Judge, answers: Iterable[Answer]) -> None:
+def add_costs(row: Row, answers: Iterable[Answer]) -> None:
     """Count what answers took; dollars only while every one of them has a price."""
     answers = list(answers)
     for name in ("calls", "prompt_tokens", "completion_tokens", "reasoning_tokens"):
         row[name] += sum(getattr(answer, name) for answer in answers)
-    # Of an answer that was never given nobody is the author.
-    row["fallback_answers"] += sum(answer.model not in ("", judge.model) for answer in answers)
+    row["fallback_answers"] += sum(answer.by_fallback for answer in answers)
     costs = [answer.cost_usd for answer in answers if answer.status != "budget"]
     known = [cost for cost in costs if cost is not None]
     row["cost_usd"] = (row["cost_usd"] or 0.0) + sum(known) if len(known) == len(costs) else None

@@ -2,6 +2,7 @@
 
 from safesail.judging._batch_files import BatchPace
 from safesail.judging._budget import Budget
+from safesail.judging._cache import AnswerCache
 from safesail.judging._history import History, StoredAnswer, Totals
 from safesail.judging._judge import Judge
 from safesail.judging._models import list_models
@@ -10,6 +11,7 @@ from safesail.judging._questions import Answer, Prompt, Question, prompt_version
 
 __all__ = [
     "Answer",
+    "AnswerCache",
     "BatchPace",
     "Budget",
     "History",

@@ -131,7 +131,8 @@ class Judge:
         """
         answer = await self._ask(question, replicate)
         if answer.status == "refused" and self.fallback is not None:
-            return (await self.fallback.ask(question, replicate=replicate)).after(answer)
+            second = (await self.fallback.ask(question, replicate=replicate)).after(answer)
+            return replace(second, by_fallback=bool(second.model))
         return answer
 
     async def _ask(self, question: Question, replicate: int) -> Answer:

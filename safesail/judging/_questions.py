@@ -68,6 +68,7 @@ class Answer:
         cached: nothing was sent.
         model: who was asked last: the judge's model or, where that refused, the fallback's; empty
             where the budget left nobody to ask.
+        by_fallback: the fallback was asked last, which may bear the judge's name.
     """
 
     value: BaseModel | None
@@ -80,6 +81,7 @@ class Answer:
     calls: int
     cached: bool
     model: str
+    by_fallback: bool = False
 
     def after(self, earlier: Answer) -> Answer:
         """This answer with what an earlier one to the same question cost added."""

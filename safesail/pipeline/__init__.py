@@ -7,6 +7,7 @@ A stage whose settings have not changed does only what is missing.
 from safesail.pipeline._collect import Collection, collect
 from safesail.pipeline._doctor import Check, check_setup
 from safesail.pipeline._explain import Explanations, explain
+from safesail.pipeline._qualify import qualify
 from safesail.pipeline._rank import rank
 from safesail.pipeline._results import FeatureResults, load_feature, load_results
 from safesail.pipeline._selection import Selection
@@ -33,6 +34,7 @@ __all__ = [
     "load_feature",
     "load_results",
     "merge_shards",
+    "qualify",
     "rank",
     "start_study",
     "summarize",

@@ -8,8 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safesail.errors import StudyConflictError
 from safesail.pipeline._collect import Collection, collect_in
 from safesail.pipeline._judging import judge_of, price_of
+from safesail.pipeline._lock import held
+from safesail.pipeline._qualify import experience_by_lab
 from safesail.pipeline._selection import Selection
 from safesail.pipeline._workspace import (
     Approve,
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from safesail.explaining import DesignEffect, Estimate, FeatureEvidence, Scoring
+    from safesail.judging import Judge
 
 _SAVE_EVERY_SECONDS = 5.0
 # A row with such a status is asked for again by the next run.
@@ -88,13 +92,35 @@ def explain(
     Raises:
         SafesailError: see `safesail.errors`.
     """
-    from safesail.explaining import explain_features
-    from safesail.pipeline._summary import summarize
-
     workspace = Workspace(study, overwrite, progress, approve, tell)
     # Before hours of collecting: without a key nothing could be asked afterwards.
     judge = None if dry_run else judge_of(study, budget=budget, batch=batch)
     (collection,) = collect_in(workspace, [selection or Selection()])
+    if dry_run:
+        return _explain_in(workspace, collection, None, budget=budget, batch=batch, dry_run=True)
+    # Two would ask the same, and write over one another's rows. It is held without leaving a file.
+    with held(collection.folder, wait=False) as free:
+        if not free:
+            raise StudyConflictError(
+                f"another process explains features of {collection.sae} in {study.folder}: wait "
+                "until it is done, and run again"
+            )
+        return _explain_in(workspace, collection, judge, budget=budget, batch=batch)
+
+
+def _explain_in(
+    workspace: Workspace,
+    collection: Collection,
+    judge: Judge | None,
+    *,
+    budget: str | None,
+    batch: bool,
+    dry_run: bool = False,
+) -> Explanations:
+    from safesail.explaining import explain_features
+    from safesail.pipeline._summary import summarize
+
+    study = workspace.study
     path = study.explanations(collection.sae)
     settings = workspace.explanations_settings(collection.sae)
     known = workspace.rows_to_keep(path, EXPLANATIONS, settings)
@@ -120,7 +146,7 @@ def explain(
                 scoring=scoring,
                 done=done,
                 on_result=table.add,
-                progress=progress,
+                progress=workspace.progress,
             )
         finally:
             table.save()
@@ -139,9 +165,10 @@ class _GrowingTable:
         self._saved_at = time.monotonic()
 
     def add(self, row: dict[str, Any]) -> None:
-        self.added.append(row)
+        # Before the row: those that come together, as the pilot's, are saved together.
         if time.monotonic() - self._saved_at > _SAVE_EVERY_SECONDS:
             self.save()
+        self.added.append(row)
 
     def save(self) -> None:
         table = table_from_rows([*self._kept, *self.added], EXPLANATIONS)
@@ -166,8 +193,13 @@ def _configured_identity(study: Study) -> tuple[str | None, ...]:
 
 def _is_done(row: Mapping[str, Any], study: Study) -> bool:
     """Whether a row need not be made again; one that is more precise than asked is done too."""
-    precise = row["precision"] is None or row["precision"] <= study.configuration.judge.precision
-    return row["status"] not in _UNFINISHED and precise
+    if row["status"] in _UNFINISHED:
+        return False
+    if row["precision"] is None:  # nothing stopped early
+        return True
+    # Where the budget stopped the pilot, its scores know too little of errors shared in prompts.
+    unsure = row["design_effect"] is not None and row["shared_discrimination"] is None
+    return not unsure and row["precision"] <= study.configuration.judge.precision
 
 
 def _evidence(collection: Collection) -> list[FeatureEvidence]:
@@ -260,7 +292,7 @@ def _forecast(
         "scoring": scoring,
     }
     by_feature = {one.feature: one for one in evidence}
-    experience = experience_of(ours, by_feature, **common)
+    experience = experience_of(ours, by_feature, **common) or experience_by_lab(workspace.study)
     return estimate(
         left, experience=experience, price=price_of(workspace.study), batch=batch, **common
     )
