@@ -17,9 +17,10 @@ lab's. In one run, in turn:
 
 `ratio_to_floor` is (b) over (a) and `speedup_over_naive` (b) over (c), of tokens per second,
 medians over rounds. `rss_mb` is the largest resident memory during a collection of 1, 4 and 16
-times the tokens, each in a process of its own, in batches of 1,024 tokens, which the smallest run
-fills too. `--scale` measures memory alone, with the lab's small model, 1,000 of its features, and 2
-million tokens at the end. `kept_bytes` is what the largest run's sketch holds, by part.
+times the tokens, each in a process of its own, in batches of 1,024 tokens and chunks of 32,768
+characters, which the smallest run fills too. `--scale` measures memory alone, with the lab's small
+model, 1,000 of its features, and 2 million tokens at the end. `kept_bytes` is what the largest
+run's sketch holds, by part.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ MEAN_DENSITY, SPREAD = 0.002, 1.0
 # At most so many tokens of a batch; no measurement, as both sides take the same.
 TOKENS_PER_BATCH = {"cpu": 4_096, "cuda": 65_536}
 TOKENS_PER_BATCH_FOR_MEMORY = 1_024
+CHARACTERS_PER_CHUNK_FOR_MEMORY = 32_768
 NAIVE_SHARE = 4
 STEPS = (1, 4, 16)
 NO_SINKS = 1e30
@@ -102,6 +104,7 @@ def speed(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     model, sae = load(folder, options.device)
     features = chosen_features()
     per_batch = TOKENS_PER_BATCH[options.device]
+    chosen = settings(tokens_per_batch=per_batch)
     corpus = texts_of(options.tokens)
     passing = Pass(model, [Target(sae, features, NO_SINKS)], sketch_settings(settings()))
     tokenized = passing.tokenize(list(corpus), options.tokens)
@@ -115,7 +118,7 @@ def speed(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         took = {
             "floor": tokens / seconds(lambda: bare(folder, options.device, batches, features)),
             "safesail": tokens
-            / seconds(lambda: collect(folder / "out", passing, corpus, options.tokens, per_batch)),
+            / seconds(lambda: collect(folder / "out", passing, corpus, options.tokens, chosen)),
             "naive": few_tokens / seconds(lambda: naive(folder, options.device, few)),
         }
         # The first round loads weights and warms caches; it does not count.
@@ -134,10 +137,9 @@ def speed(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def collect(
-    folder: Path, passing: Pass, corpus: Corpus, tokens: int, tokens_per_batch: int
+    folder: Path, passing: Pass, corpus: Corpus, tokens: int, chosen: CollectionSettings
 ) -> Sketch:
     """What `safesail collect` does between loading model and SAE and its last file."""
-    chosen = settings(tokens_per_batch)
     plan = os.urandom(8).hex()  # a plan of its own: nothing is resumed
     work = collect_contexts(passing, corpus, chosen, max_tokens=tokens, plan=plan, folder=folder)
     Checkpoints(folder, "shard-1-of-1").save(work)
@@ -219,8 +221,11 @@ def memory(folder: Path, tokens: int, options: argparse.Namespace) -> dict[str, 
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        size = TOKENS_PER_BATCH_FOR_MEMORY
-        sketch = collect(folder / f"memory-{tokens}", passing, corpus, tokens, size)
+        chosen = settings(
+            tokens_per_batch=TOKENS_PER_BATCH_FOR_MEMORY,
+            chunk_characters=CHARACTERS_PER_CHUNK_FOR_MEMORY,
+        )
+        sketch = collect(folder / f"memory-{tokens}", passing, corpus, tokens, chosen)
     finally:
         over.set()
         watcher.join()
@@ -274,9 +279,9 @@ def repeated(documents: list[Document], characters: int) -> Iterator[Document]:
         number += 1
 
 
-def settings(tokens_per_batch: int | None = None) -> CollectionSettings:
-    """The defaults of a study."""
-    return CollectionSettings(tokens_per_batch=tokens_per_batch)
+def settings(**changes: int) -> CollectionSettings:
+    """The defaults of a study, but for the changes."""
+    return CollectionSettings(**changes)
 
 
 def sketch_settings(chosen: CollectionSettings) -> SketchSettings:
