@@ -14,11 +14,13 @@ from . import (
     doctor,
     explain,
     export,
+    import_tables,
     init,
     judge,
     list_saes,
     merge,
     rank_saes,
+    release,
     schema,
     show,
     train_saes,
@@ -51,6 +53,8 @@ app.add_typer(concepts.app, name="concepts")
 app.add_typer(judge.app, name="judge")
 app.command("show")(show.show)
 app.command("export")(export.export)
+app.command("import")(import_tables.import_tables)
+app.command("release")(release.release)
 app.command("schema")(schema.schema)
 
 

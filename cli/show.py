@@ -52,8 +52,9 @@ def show(
             }
         )
         return
-    row = found.rows[0]
-    say(f"feature {feature} of {row['sae']} (layer {row['layer']}, {row['status']})")
+    row = (found.rows or found.explanations)[0]
+    status = row["status"] if found.rows else "not chosen"
+    say(f"feature {feature} of {row['sae']} (layer {row['layer']}, {status})")
     for explanation in found.explanations:
         _print_explanation(explanation)
     for each in found.rows:
@@ -62,6 +63,12 @@ def show(
             f"{interval(each['f'], each['f_low'], each['f_high'])} of pairs, "
             f"separation {number(each['separation'])}, specificity {number(each['specificity'])}"
         )
+    if found.rows:
+        _print_statistics(row)
+    _print_contexts(found.contexts)
+
+
+def _print_statistics(row: dict[str, Any]) -> None:
     if row["fired"]:
         say(
             f"  fires on {row['fired']:,} of {row['tokens_seen']:,} tokens "
@@ -74,12 +81,11 @@ def show(
         say("  lowers: " + " ".join(printable(token) for token in row["bottom_logits"]))
     if row["nearest_features"]:
         say("  nearest features: " + ", ".join(map(str, row["nearest_features"])))
-    _print_contexts(found.contexts)
 
 
 def _print_explanation(row: dict[str, Any]) -> None:
-    by = row["judge_model"] or "lexical"
-    say(f"  [{by}] {printable(row['explanation'] or row['status'])}")
+    by = row["source"] or row["judge_model"] or "lexical"
+    say(f"  [{printable(by)}] {printable(row['explanation'] or row['status'])}")
     if row["status"] == "scored":
         say(
             "    correlation "
@@ -88,8 +94,22 @@ def _print_explanation(row: dict[str, Any]) -> None:
             + interval(row["discrimination"], row["discrimination_low"], row["discrimination_high"])
             + f" ({row['observations']} held-out windows)"
         )
+    elif row["status"] == "imported":
+        _print_imported(row)
     elif row["error"]:
         say(f"    {row['status']}: {printable(row['error'])}")
+
+
+def _print_imported(row: dict[str, Any]) -> None:
+    """What came with an imported explanation."""
+    import json
+
+    if row["correlation"] is not None:
+        say(f"    correlation {number(row['correlation'])}, as its file states it")
+    for score in json.loads(row["imported_scores"] or "[]"):
+        say(f"    {printable(score['type'])} {number(score['value'])}")
+    if row["tags"]:
+        say("    tags: " + ", ".join(map(printable, row["tags"])))
 
 
 def _print_histogram(row: dict[str, Any]) -> None:

@@ -7,8 +7,12 @@ A stage whose settings have not changed does only what is missing.
 from safesail.pipeline._collect import Collection, collect
 from safesail.pipeline._doctor import Check, check_setup
 from safesail.pipeline._explain import Explanations, explain
+from safesail.pipeline._export import Exported, export_folder, push_dataset
+from safesail.pipeline._import import Imported, import_explanations
 from safesail.pipeline._qualify import qualify
 from safesail.pipeline._rank import rank
+from safesail.pipeline._release import WrittenRelease, write_release
+from safesail.pipeline._release_reading import Release, load_release
 from safesail.pipeline._results import FeatureResults, load_feature, load_results
 from safesail.pipeline._selection import Selection
 from safesail.pipeline._shards import collect_shard, merge_shards
@@ -21,22 +25,31 @@ __all__ = [
     "Check",
     "Collection",
     "Explanations",
+    "Exported",
     "FeatureResults",
+    "Imported",
+    "Release",
     "Selection",
     "StartedStudy",
     "Sweep",
     "Training",
     "TrainingProgress",
+    "WrittenRelease",
     "check_setup",
     "collect",
     "collect_shard",
     "explain",
+    "export_folder",
+    "import_explanations",
     "load_feature",
+    "load_release",
     "load_results",
     "merge_shards",
+    "push_dataset",
     "qualify",
     "rank",
     "start_study",
     "summarize",
     "train_saes",
+    "write_release",
 ]

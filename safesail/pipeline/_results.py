@@ -90,7 +90,7 @@ class FeatureResults:
     """All that a study knows of one feature.
 
     Attributes:
-        rows: its rows of the features table, one per concept.
+        rows: its rows of the features table, one per concept; none where it was not chosen.
         explanations: its rows of the explanations table.
         contexts: its contexts.
     """
@@ -114,29 +114,37 @@ def load_feature(study: Study, feature: int, sae: str | None = None) -> FeatureR
     names = [sae] if sae else _explored(study)
     if len(names) > 1:
         raise InputError(f"several SAEs have contexts: {', '.join(names)}; name one with --sae")
-    features = load_results(study, "features", names[0] if names else None)
-    rows = features.filter(pc.equal(features["feature"], feature)).to_pylist()
-    if not rows:
+    name = names[0] if names else None
+    rows = _rows_of_feature(study, "features", name, feature)
+    explanations = _rows_of_feature(study, "explanations", name, feature)
+    if not rows and not explanations:
+        features = load_results(study, "features", name)
         known = sorted(set(features["feature"].to_pylist()))
         shown = ", ".join(map(str, known[:10]))
         raise InputError(
-            f"feature {feature} was not chosen in {names[0] if names else 'any SAE'}; "
+            f"feature {feature} was not chosen in {name or 'any SAE'}; "
             f"chosen ones: {shown}{' ...' if len(known) > 10 else ''}"
         )
-    owners = sorted({row["sae"] for row in rows})
+    owners = sorted({row["sae"] for row in [*rows, *explanations]})
     if len(owners) > 1:
         raise InputError(
             f"feature {feature} was chosen in several SAEs: {', '.join(owners)}; "
             "name one with --sae"
         )
-    name = owners[0]
-    path = study.explanations(name)
-    explanations = read_table(path, EXPLANATIONS).to_pylist() if path.exists() else []
-    return FeatureResults(
-        rows,
-        [row for row in explanations if row["feature"] == feature],
-        read_contexts(study.contexts(name), [feature]).get(feature, []),
-    )
+    contexts = read_contexts(study.contexts(owners[0]), [feature]).get(feature, [])
+    return FeatureResults(rows, explanations, contexts)
+
+
+def _rows_of_feature(
+    study: Study, table: Literal["features", "explanations"], sae: str | None, feature: int
+) -> list[dict[str, Any]]:
+    """Rows of a feature, of all SAEs or of one."""
+    tables = [
+        read_table(path, _SCHEMAS[table])
+        for path in _paths(study, table)
+        if sae in (None, _owner(path, table))
+    ]
+    return [row for t in tables for row in t.filter(pc.equal(t["feature"], feature)).to_pylist()]
 
 
 def _explored(study: Study) -> list[str]:

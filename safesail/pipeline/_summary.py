@@ -63,7 +63,7 @@ def _ranking_section(ranking: list[dict[str, Any]]) -> list[str]:
 
 
 def _explanations_section(rows: list[dict[str, Any]]) -> list[str]:
-    explainers = dict.fromkeys(row["judge_model"] or "lexical" for row in rows)
+    explainers = dict.fromkeys(row["judge_model"] or row["explainer"] for row in rows)
     scored = [row for row in rows if row["status"] == "scored"]
     statuses = Counter(row["status"] for row in rows)
     lines = [

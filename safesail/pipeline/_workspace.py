@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from safesail.builtin import PREFIX, builtin_path
 from safesail.concepts import ConceptSet, load_concepts
 from safesail.corpus import Corpus, Document
-from safesail.errors import CandidateError
+from safesail.errors import CandidateError, StorageError
 from safesail.study import CorpusSource, Study, require_same
 from safesail.tables import TableSchema, read_configuration, read_table
 
@@ -262,15 +262,20 @@ class Workspace:
     def rows_to_keep(
         self, path: Path, schema: TableSchema, settings: dict[str, Any]
     ) -> list[dict[str, Any]]:
-        """Rows of a table that the present settings made; none where it must be made anew.
+        """Rows of a table that the present settings made; where it must be made anew, none.
+
+        Imported rows depend on no settings, and are kept.
 
         Raises:
             StudyConflictError: as in `still_valid`.
         """
-        if not self.still_valid(path, settings):
+        if self.still_valid(path, settings):
+            return rows_of(path, schema)
+        try:
+            known = rows_of(path, schema)
+        except StorageError:  # of another version of safesail, which is why it is made anew
             return []
-        rows: list[dict[str, Any]] = read_table(path, schema).to_pylist()
-        return rows
+        return [row for row in known if row.get("status") == "imported"]
 
 
 def rows_of(path: Path, schema: TableSchema) -> list[dict[str, Any]]:

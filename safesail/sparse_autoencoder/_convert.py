@@ -13,7 +13,7 @@ from safesail.sparse_autoencoder._loading import load
 
 
 def convert(
-    source: Path,
+    source: Path | Candidate,
     target: Path,
     *,
     layout: str | None = None,
@@ -22,12 +22,12 @@ def convert(
     model: str | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write a local SAE as a folder that SAELens loads, in float32, whole or not at all.
+    """Write an SAE as a folder that SAELens loads, in float32, whole or not at all.
 
     Its features are those of `SparseAutoencoder.encode` on the source.
 
     Args:
-        source: folder or file in a layout of docs/saes.md.
+        source: folder or file in a layout of docs/saes.md, or a candidate, which may be published.
         target: folder to write.
         layout: of the source; by default its files tell.
         layer: of a Safe-SAIL checkpoint; by default its name tells.
@@ -48,11 +48,12 @@ def convert(
         raise CandidateError(f"{target} exists: add --overwrite to replace it")
     if target.is_file() or (target.is_dir() and not _is_ours(target)):
         raise CandidateError(f"{target} holds no SAE: it is not replaced; give another folder")
-    source = source.resolve()
-    candidate = Candidate(name=source.name, source=str(source), folder=source)
+    candidate = source if isinstance(source, Candidate) else _local(source.resolve())
     loaded = load(candidate, "cpu", layout=layout, layer=layer, k=k)
     if loaded.layout != SAFE_SAIL and not (layer is None and k is None):
-        raise CandidateError(f"{source} says its own layer and k: only Safe-SAIL's do not")
+        raise CandidateError(
+            f"{candidate.source} says its own layer and k: only Safe-SAIL's do not"
+        )
     from sae_lens import __version__
 
     sae = loaded.sae
@@ -73,6 +74,10 @@ def convert(
     except OSError as error:
         raise StorageError(f"cannot write {target}: {error.strerror or error}") from error
     return target
+
+
+def _local(path: Path) -> Candidate:
+    return Candidate(name=path.name, source=str(path), folder=path)
 
 
 def _is_ours(folder: Path) -> bool:

@@ -33,7 +33,10 @@ EXPLANATIONS = TableSchema(
         Column("judge_concepts", STRINGS, "concepts that the judge assigned; null for lexical"),
         Column("explanation", STRING, "what the feature responds to"),
         Column(
-            "explainer", STRING, "`lexical` (no language model asked) or `judge`", nullable=False
+            "explainer",
+            STRING,
+            "`lexical` (no language model asked), `judge`, or `imported` from a file",
+            nullable=False,
         ),
         Column("judge_model", STRING, "model that was asked; null for lexical"),
         Column(
@@ -48,7 +51,7 @@ EXPLANATIONS = TableSchema(
             "correlation",
             FLOAT,
             "Pearson correlation of simulated and true activation over what `item_format` names, "
-            "weighted to the mixture",
+            "weighted to the mixture; of an imported row, as its file states it",
         ),
         Column("correlation_low", FLOAT, "lower end of its 95 % interval, documents as clusters"),
         Column("correlation_high", FLOAT, "upper end of its 95 % interval"),
@@ -115,8 +118,8 @@ EXPLANATIONS = TableSchema(
         Column(
             "status",
             STRING,
-            "`scored`, `explained` (no score), `inherited`, `refused`, `unparseable`, `failed`, "
-            "`budget` (it was spent), `too_few_contexts` or `dead`",
+            "`scored`, `explained` (no score), `inherited`, `imported`, `refused`, `unparseable`, "
+            "`failed`, `budget` (it was spent), `too_few_contexts` or `dead`",
             nullable=False,
         ),
         Column(
@@ -125,6 +128,28 @@ EXPLANATIONS = TableSchema(
             "the near-duplicate feature that the explanation was written for",
         ),
         Column("error", STRING, "why, where the status is not `scored`"),
+        Column(
+            "source",
+            STRING,
+            "where an imported row is from, as `format:file`; null for rows made here",
+        ),
+        Column(
+            "tags",
+            STRINGS,
+            "labels of an imported row, such as Safe-SAIL's; null for rows made here",
+        ),
+        Column(
+            "masked",
+            pa.bool_(),
+            "whether an imported explanation is hidden, whole or in part, as `***`",
+        ),
+        Column("duplicates", INT, "further entries of the feature in the imported file"),
+        Column(
+            "imported_scores",
+            STRING,
+            "scores of an imported row that have no column here, as a JSON list of objects with "
+            "`type`, `model`, `value` and `details`",
+        ),
         Column("created_at", pa.timestamp("s", tz="UTC"), "when the row was made", nullable=False),
     ),
 )

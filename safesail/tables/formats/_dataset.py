@@ -1,0 +1,31 @@
+"""A folder that the `datasets` library and the Hugging Face hub read: Parquet and a card."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from safesail.tables.formats._copies import TableFile, copy_tables
+from safesail.tables.formats._folder import holds_only, write_file, written_folder
+
+CARD = "README.md"
+"""Name of a folder's card."""
+
+
+def write_dataset(
+    files: Sequence[TableFile], folder: Path, write_card: Callable[[Mapping[str, int]], str]
+) -> None:
+    """Write tables as Parquet below `data/`, and the card.
+
+    Args:
+        files: the tables' files.
+        folder: where; an earlier export there is replaced.
+        write_card: gives the card, from the rows by table.
+
+    Raises:
+        InputError: the folder holds other things.
+        StorageError: a table cannot be read, or the folder not written.
+    """
+    with written_folder(folder, holds_only("data", CARD)) as new:
+        rows = copy_tables(list(files), new / "data")
+        write_file(new / CARD, write_card(rows))
