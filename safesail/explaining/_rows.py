@@ -75,6 +75,7 @@ def add_scores(row: Row, scored: Scored, design_effect: DesignEffect | None) -> 
         error=scored.error,
         observations=scored.observations,
         missing=scored.missing,
+        missing_failed=scored.missing_failed,
         mixture=scored.mixture,
         active_share=scored.active_share,
         item_format=scored.item_format,

@@ -50,6 +50,7 @@ class Scored:
         discrimination: weighted AUROC, active against silent, in [0, 1]; likewise. Chance is 0.5.
         observations: windows that were graded.
         missing: windows that were asked about and not graded.
+        missing_failed: of these, windows of questions whose request failed.
         mixture: kinds of windows that the scores refer to, with their shares; None without any.
         active_share: share of active windows among those graded (class balance); None likewise.
         item_format: what was graded, how, and how many a prompt.
@@ -69,6 +70,7 @@ class Scored:
     discrimination: Interval
     observations: int
     missing: int
+    missing_failed: int
     mixture: str | None
     active_share: float | None
     item_format: str
@@ -300,6 +302,11 @@ def _scored(
         discrimination=known.discrimination if known else _UNKNOWN,
         observations=wanted - missing,
         missing=missing,
+        missing_failed=sum(
+            len(one.parts)
+            for one, answer in zip(asked, answers, strict=True)
+            if answer.status == "failed"
+        ),
         mixture=known.mixture if known else None,
         active_share=known.active_share if known else None,
         item_format=item_format,

@@ -193,7 +193,7 @@ def _configured_identity(study: Study) -> tuple[str | None, ...]:
 
 def _is_done(row: Mapping[str, Any], study: Study) -> bool:
     """Whether a row need not be made again; one that is more precise than asked is done too."""
-    if row["status"] in _UNFINISHED:
+    if row["status"] in _UNFINISHED or row["missing_failed"]:
         return False
     if row["precision"] is None:  # nothing stopped early
         return True

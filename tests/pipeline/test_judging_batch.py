@@ -83,12 +83,14 @@ def test_what_failed_is_counted_and_asked_again(study: Path, safesail: Run) -> N
         safesail(*asking(study, judge.url))
         rows = rows_of(study)
         assert {"failed", "scored"} <= set(rows["status"])
+        assert (rows["missing_failed"] == rows["missing"])[rows["status"] == "scored"].all()
+        assert rows["missing_failed"][rows["status"] == "scored"].max() > 0
         assert rows["calls"].sum() == judge.log.asked
         assert rows["prompt_tokens"].sum() == judge.log.prompt_tokens
         assert rows["completion_tokens"].sum() == judge.log.completion_tokens
         assert rows["error"][rows["status"] == "failed"].str.contains("429").all()
         for _ in range(10):
-            ended = rows["status"] == "scored"
+            ended = (rows["status"] == "scored") & (rows["missing_failed"] == 0)
             if ended.all():
                 break
             safesail(*asking(study, judge.url))
@@ -96,6 +98,7 @@ def test_what_failed_is_counted_and_asked_again(study: Path, safesail: Run) -> N
             assert_same(again[ended], rows[ended], but=[])
             rows = again
         assert set(rows["status"]) == {"scored"}
+        assert set(rows["missing"]) == {0}
     assert set(judge.log.paid.values()) == {1}
 
 

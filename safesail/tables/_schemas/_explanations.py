@@ -69,6 +69,11 @@ EXPLANATIONS = TableSchema(
             nullable=False,
         ),
         Column("missing", INT, "those that were asked and not answered"),
+        Column(
+            "missing_failed",
+            INT,
+            "of these, those whose request failed; the next run asks for them again",
+        ),
         Column("active_share", FLOAT, "share of the observations that are active"),
         Column("mixture", STRING, "kinds of windows the scores refer to, with their shares"),
         Column("item_format", STRING, "how activations were simulated"),
