@@ -39,7 +39,9 @@ def generate(
     description: Annotated[
         str, typer.Option("--description", "-d", help="What texts of the concept carry.")
     ],
-    count: Annotated[int, typer.Option("--count", "-n", help="Pairs wanted.", min=1)] = 40,
+    count: Annotated[
+        int, typer.Option("--count", "-n", help="Pairs wanted.", min=1, max=1_000)
+    ] = 40,
     language: Annotated[
         str, typer.Option("--language", help="Language of the texts, as a tag: en, zh.")
     ] = "en",

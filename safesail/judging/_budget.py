@@ -15,7 +15,9 @@ Unit = Literal["usd", "tokens"]
 # What a question will cost: at most, as far as can be told, and probably; 0 where nothing is known.
 Estimate = Callable[[], tuple[float, float]]
 
-_NUMBER = r"(?:\d[\d_,]*(?:\.\d+)?|\.\d+)(?:e\+?\d+)?"
+# A comma is read between thousands only: 0,50 is half a dollar to some, and no number here.
+_WHOLE = r"(?:\d{1,3}(?:,\d{3})+|\d+(?:_\d+)*)"
+_NUMBER = rf"(?:{_WHOLE}(?:\.\d+)?|\.\d+)(?:e\+?\d+)?"
 _FORM = re.compile(rf"\$\s*({_NUMBER})|({_NUMBER})\s*(usd|tokens?)")
 
 

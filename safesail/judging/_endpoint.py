@@ -83,6 +83,7 @@ class Endpoint:
         self._key = key
         self._timeout = timeout
         self._limiter = AdaptiveLimiter(concurrency)
+        self._has_answered = False
         self._client = openai.AsyncOpenAI(base_url=url, api_key=key, timeout=timeout, max_retries=0)
         self._retrying = AsyncRetrying(
             sleep=asyncio.sleep,
@@ -140,7 +141,9 @@ class Endpoint:
         # A copy: one object counts one call at a time.
         last: _Attempt = await self._retrying.copy()(attempt)
         response = Response(last.status_code, last.text, calls, time.monotonic() - started)
-        if last.status_code != 200:
+        if last.status_code == 200:
+            self._has_answered = True
+        elif not response.filtered:
             self._raise_if_hopeless(last, response.summary, body["model"])
         return response
 
@@ -169,6 +172,8 @@ class Endpoint:
             403: "the key has no access to this model",
             404: f"check the URL and the model's name, `{model}`",
         }.get(last.status_code)
+        if last.status_code == 403 and self._has_answered:
+            advice = None  # the key is good: it is this question that is forbidden
         if last.without_credit:
             advice = "the account has no credit left"
         if advice is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
@@ -13,6 +12,7 @@ from pydantic_core import from_json
 
 from safesail.judging._questions import Question
 
+_MOST_TOKENS = 1e9
 _THINKING = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
 _FENCE = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL | re.IGNORECASE)
 # How chat models begin a refusal, in English and Chinese; asked only of answers without JSON.
@@ -72,13 +72,21 @@ def parse_completion(body: str) -> tuple[Completion | None, Usage]:
         message = choice["message"]
         content, refusal = message.get("content"), message.get("refusal")
         completion = Completion(
-            content=sendable(str(content)) if content else "",
+            content=sendable(_text_of(content)) if content else "",
             refusal=sendable(str(refusal)) if refusal else None,
             finish_reason=choice.get("finish_reason"),
         )
     except (TypeError, KeyError, IndexError, AttributeError):
         return None, usage
     return completion, usage
+
+
+def _text_of(content: Any) -> str:
+    """A message's content, which some endpoints send in parts."""
+    if not isinstance(content, list):
+        return str(content)
+    parts = [part.get("text") for part in content if isinstance(part, dict)]
+    return "".join(part for part in parts if isinstance(part, str))
 
 
 def parse_json(text: str) -> Any:
@@ -110,7 +118,8 @@ def _usage(found: Any) -> Usage:
 
 
 def _count(value: Any) -> int:
-    return int(value) if isinstance(value, (int, float)) and 0 <= value < math.inf else 0
+    """A number of tokens; 0, not known, where it is none or none that could be."""
+    return int(value) if isinstance(value, (int, float)) and 0 <= value <= _MOST_TOKENS else 0
 
 
 def sendable(text: str) -> str:

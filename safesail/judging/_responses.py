@@ -14,6 +14,9 @@ from safesail.judging._parsing import (
     parse_json,
 )
 
+# In an error object's metadata, what moderation says of the request.
+_FLAGGED = {"reasons", "flagged_input"}
+
 
 @dataclass(slots=True)
 class Response:
@@ -57,7 +60,12 @@ class Response:
     @property
     def filtered(self) -> bool:
         """The endpoint refused the request for its content, by status instead of words."""
-        return self.status_code == 400 and self.error.get("code") == "content_filter"
+        if self.status_code == 400:
+            return self.error.get("code") == "content_filter"
+        # As OpenRouter passes on what a provider's moderation flagged.
+        details = self.error.get("metadata")
+        flagged = isinstance(details, dict) and bool(details.keys() & _FLAGGED)
+        return self.status_code == 403 and flagged
 
     @property
     def summary(self) -> str:

@@ -47,7 +47,7 @@ def judge_of(study: Study, *, budget: str | None = None, batch: bool = False) ->
         concurrency=settings.concurrency,
         reasoning_effort=settings.reasoning_effort,
         prices=prices,
-        budget=Budget.parse(budget) if budget else None,
+        budget=None if budget is None else Budget.parse(budget),
         fallback=fallback,
         batch=batch,
     )

@@ -40,6 +40,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[JudgeServer]:
         ("500000 tokens", 5e5, "tokens"),
         ("500_000 Tokens", 5e5, "tokens"),
         ("1 token", 1.0, "tokens"),
+        ("1,234,567 tokens", 1234567.0, "tokens"),
     ],
 )
 def test_budgets_as_users_write_them(text: str, amount: float, unit: str) -> None:
@@ -49,7 +50,11 @@ def test_budgets_as_users_write_them(text: str, amount: float, unit: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "text", ["", "5", "usd", "5eur", "-5usd", "0usd", "0tokens", "1e999tokens", "nan usd", "5usd 3"]
+    "text",
+    [
+        *("", "5", "usd", "5eur", "-5usd", "0usd", "0tokens", "1e999tokens", "nan usd", "5usd 3"),
+        *("0,50usd", "1,5usd", "$1,5", "1,,usd", "1,50000tokens", "5_tokens", "1__0tokens"),
+    ],
 )
 def test_what_is_no_budget_is_refused(text: str) -> None:
     with pytest.raises(ConfigurationError) as raised:

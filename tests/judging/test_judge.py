@@ -122,6 +122,7 @@ def test_cut_answer_gets_more_room(server: JudgeServer, judge: Judge) -> None:
         Fault(content="I'm sorry, but I can't help with that."),
         Fault(content="抱歉，我无法回答这个问题。"),
         Fault(status=400, error={"message": "filtered", "code": "content_filter"}),
+        Fault(status=403, error={"code": 403, "metadata": {"flagged_input": "..."}}),
     ],
 )
 def test_refusal_is_told_from_failure_and_not_argued_with(
@@ -338,3 +339,33 @@ def test_unusable_urls_are_refused(url: str, tmp_path: Path) -> None:
     with pytest.raises(JudgeError) as raised:
         Judge(url, "m", cache=tmp_path / "j")
     assert "secret" not in str(raised.value)
+
+
+def test_a_question_forbidden_after_an_answer_fails_alone(
+    server: JudgeServer, tmp_path: Path
+) -> None:
+    judge = Judge(server.url, "m", cache=tmp_path / "judge.sqlite", concurrency=1)
+    server.faults += [Fault(), Fault(status=403)]
+    answers = ask(judge, *(question(text) for text in "abc"))
+    assert sorted(answer.status for answer in answers) == ["answered", "answered", "failed"]
+    (forbidden,) = (answer for answer in answers if answer.status == "failed")
+    assert "403" in (forbidden.error or "")
+
+
+@pytest.mark.parametrize("tokens", [10**20, 1e300])
+def test_impossible_token_counts_lose_no_answer(
+    server: JudgeServer, judge: Judge, tokens: float
+) -> None:
+    server.faults.append(Fault(usage={"prompt_tokens": 7, "completion_tokens": tokens}))
+    (answer,) = ask(judge, question())
+    assert answer.status == "answered"
+    assert answer.prompt_tokens == 7
+    assert answer.completion_tokens == 0
+    assert ask(judge, question())[0].cached
+
+
+def test_an_answer_in_parts_is_read(server: JudgeServer, judge: Judge) -> None:
+    parts = [{"type": "text", "text": '{"ver'}, {"type": "text", "text": 'dict": 1}'}]
+    body = {"choices": [{"message": {"content": parts}, "finish_reason": "stop"}]}
+    server.faults.append(Fault(raw=json.dumps(body)))
+    assert ask(judge, question())[0].value == Verdict(verdict=1)
