@@ -11,17 +11,22 @@ from . import (
     concepts,
     convert_sae,
     demo,
+    diagnose,
     doctor,
     explain,
     export,
     import_tables,
     init,
+    intervene,
     judge,
+    landscape,
     list_saes,
     merge,
     rank_saes,
     release,
+    report,
     schema,
+    serve,
     show,
     train_saes,
 )
@@ -52,6 +57,11 @@ app.command("explain")(explain.explain)
 app.add_typer(concepts.app, name="concepts")
 app.add_typer(judge.app, name="judge")
 app.command("show")(show.show)
+app.command("report")(report.report)
+app.command("serve")(serve.serve)
+app.command("diagnose")(diagnose.diagnose)
+app.command("intervene")(intervene.intervene)
+app.command("landscape")(landscape.landscape)
 app.command("export")(export.export)
 app.command("import")(import_tables.import_tables)
 app.command("release")(release.release)

@@ -28,9 +28,11 @@ FLOORS = {
     "reading": 3,
     "sparse_autoencoder": 3,
     "contexts": 4,
+    "diagnosis": 4,
     "explaining": 4,
     "generating": 4,
     "ranking": 4,
+    "explorer": 5,
     "lab": 6,
     "pipeline": 6,
     "cli": 7,
@@ -229,6 +231,8 @@ for name in {[name for name in data if "__pycache__" not in name]!r}:
 for name in {prompts!r}:
     assert (files("safesail.prompts") / name).is_file(), name
 assert (files("safesail") / "py.typed").is_file()
+assert (files("safesail.explorer") / "static" / "explorer.css").is_file()
+assert (files("safesail.explorer") / "templates" / "report.html").is_file()
 """
     # -S keeps out site-packages with its editable install; the libraries there are put back.
     libraries = sysconfig.get_paths()["purelib"]

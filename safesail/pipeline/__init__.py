@@ -5,10 +5,13 @@ A stage whose settings have not changed does only what is missing.
 """
 
 from safesail.pipeline._collect import Collection, collect
+from safesail.pipeline._diagnose import Diagnoser
 from safesail.pipeline._doctor import Check, check_setup
 from safesail.pipeline._explain import Explanations, explain
 from safesail.pipeline._export import Exported, export_folder, push_dataset
 from safesail.pipeline._import import Imported, import_explanations
+from safesail.pipeline._intervene import intervene
+from safesail.pipeline._landscape import feature_map, landscape
 from safesail.pipeline._qualify import qualify
 from safesail.pipeline._rank import rank
 from safesail.pipeline._release import WrittenRelease, write_release
@@ -24,6 +27,7 @@ from safesail.pipeline._train import Training, TrainingProgress, train_saes
 __all__ = [
     "Check",
     "Collection",
+    "Diagnoser",
     "Explanations",
     "Exported",
     "FeatureResults",
@@ -40,7 +44,10 @@ __all__ = [
     "collect_shard",
     "explain",
     "export_folder",
+    "feature_map",
     "import_explanations",
+    "intervene",
+    "landscape",
     "load_feature",
     "load_release",
     "load_results",

@@ -195,7 +195,7 @@ def plans_for(workspace: Workspace, wanted: Sequence[tuple[str, list[int]]]) -> 
         missing = asked & _uncollected(workspace, name, settings)
         if missing:
             reading = reading_of(workspace.load_sae(name), workspace.model)
-            threshold = _sink_threshold(workspace, name)
+            threshold = sink_threshold(workspace, name)
             planned = PlannedSae(sorted(missing), threshold, settings)
             by_reading.setdefault(reading, {})[name] = planned
     found = [
@@ -228,7 +228,7 @@ def _uncollected(workspace: Workspace, name: str, settings: dict[str, Any]) -> s
     return {row["feature"] for row in rows if row["status"] == UNCOLLECTED}
 
 
-def _sink_threshold(workspace: Workspace, name: str) -> float:
+def sink_threshold(workspace: Workspace, name: str) -> float:
     """As in the ranking, so that the same tokens are content."""
     rows = rows_of(workspace.study.rankings, RANKINGS)
     threshold = next((row["sink_threshold"] for row in rows if row["sae"] == name), None)

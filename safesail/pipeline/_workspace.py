@@ -84,7 +84,7 @@ class Workspace:
 
         settings = self.settings.model
         return LanguageModel.load(
-            self._model_name,
+            self.model_name,
             folder=self.study.folder,
             device=settings.device,
             dtype=settings.dtype,
@@ -95,11 +95,11 @@ class Workspace:
         """Identifies the model's files; loads the model only where it must be fetched first."""
         from safesail.language_model import fingerprint_model
 
-        known = fingerprint_model(self._model_name, folder=self.study.folder)
+        known = fingerprint_model(self.model_name, folder=self.study.folder)
         return known or self.model.fingerprint
 
     @property
-    def _model_name(self) -> str:
+    def model_name(self) -> str:
         name = self.settings.model.name
         if name.startswith(PREFIX):
             return str(builtin_path(name.removeprefix(PREFIX), "model"))
