@@ -125,8 +125,8 @@ def _lines(found: Qualification) -> list[tuple[str, str, str]]:
         (
             "shared errors",
             number(found.shared, 3),
-            "correlation of errors in one prompt; variance of discrimination in prompts of 40 "
-            f"items: {number(found.design_effect, 1)} times",
+            f"upper guess from {found.shared_features} features: correlation of errors in one "
+            f"prompt; variance in prompts of 40 items: {number(found.design_effect, 1)} times",
         ),
         (
             "precise",

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from safesail.errors import ConfigurationError, StudyConflictError
 
 CONFIGURATION_FILE = "safesail.toml"
+# The form of BCP 47, without its registry: a language, then script, region and so on.
+_LANGUAGE_TAG = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
 
 
 class Section(BaseModel):
@@ -189,6 +192,14 @@ class JudgeSettings(Section):
 
     precision: float = Field(default=0.10, gt=0, lt=0.5)
     """Half-width of discrimination's 95 % interval at which `items` stops."""
+
+    @field_validator("language")
+    @classmethod
+    def _is_tag(cls, tag: str) -> str:
+        if not _LANGUAGE_TAG.fullmatch(tag):
+            raise ValueError("must be a language tag such as en, zh or pt-BR")
+        language, hyphen, rest = tag.partition("-")
+        return f"{language.lower()}{hyphen}{rest}"
 
 
 class Configuration(Section):

@@ -174,6 +174,22 @@ def test_another_judge_changes_nothing_else(tmp_path: Path) -> None:
     assert study.with_judge().configuration == study.configuration
 
 
+@pytest.mark.parametrize("tag", ["", "e", "english", "en_GB", "en-", "en ", "en\n", "zh-中"])
+def test_a_language_is_a_tag(tmp_path: Path, tag: str) -> None:
+    study = Study(tmp_path, Configuration.from_toml(MINIMAL, "x"))
+    with pytest.raises(ConfigurationError, match="`language`: must be a language tag") as raised:
+        study.with_judge(language=tag)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("tag", "kept"), [("EN", "en"), ("zh-Hans-CN", "zh-Hans-CN"), ("De-1996", "de-1996")]
+)
+def test_the_same_language_is_named_alike(tmp_path: Path, tag: str, kept: str) -> None:
+    study = Study(tmp_path, Configuration.from_toml(MINIMAL, "x"))
+    assert study.with_judge(language=tag).configuration.judge.language == kept
+
+
 def test_changed_settings_are_named_old_and_new() -> None:
     stored = {"ranking.margin": 0.5, "model": "a", "gone": 1, "long": "x" * 200}
     present = {"ranking.margin": 0.25, "model": "a", "new": [2], "long": "y" * 200}

@@ -47,7 +47,7 @@ class Qualification(BaseModel):
         language: of its explanations, as a tag.
         features: names of the features that it was asked about.
         precision: half-width of discrimination's interval at which scoring stopped.
-        explained: features that it explained and that could be scored.
+        explained: features that it explained and whose discrimination is known.
         discrimination_own: mean AUROC of its own explanations, in [0, 1].
         precise_share: share of the explained features whose interval became as precise.
         tokens_per_feature: mean tokens, prompts and answers together, that explaining and scoring
@@ -61,7 +61,9 @@ class Qualification(BaseModel):
         false_alarms: share of items in which it is silent that got a grade above 0 by it.
         hard_false_alarms: the same where one of its words occurs.
         shared: intra-prompt correlation of what items contribute to discrimination, pooled over
-            the first features; None if it could not be measured.
+            the first features: an upper guess, as a standard error is added; None if it could not
+            be measured.
+        shared_features: features that it was measured on.
         design_effect: factor of discrimination's variance that comes of it in prompts of 40 items.
         asked: questions.
         answered: of these, with an answer that fits the question.
@@ -98,6 +100,7 @@ class Qualification(BaseModel):
     false_alarms: Interval
     hard_false_alarms: Interval
     shared: float | None
+    shared_features: int
     design_effect: float | None
     asked: int
     answered: int
@@ -160,6 +163,13 @@ def faults_of(found: Qualification) -> list[str]:
             f"with true descriptions its discrimination is {_figure(right)}, with wrong ones "
             f"{_figure(wrong)}: the intervals must lie apart; take another model, or more "
             "--features"
+        )
+    own = found.discrimination_own
+    if not own.low > wrong.high:  # nor where too few were scored for an interval
+        faults.append(
+            f"with its own explanations its discrimination is {_figure(own)}, with wrong "
+            f"descriptions {_figure(wrong)}: the intervals must lie apart, as explanations that "
+            "say nothing do no better; take another model, or more --features"
         )
     return faults
 

@@ -77,7 +77,7 @@ def qualify_judge(
         misses=_wrongly_graded(seen.right, "active"),
         false_alarms=_wrongly_graded(seen.right, *_SILENT),
         hard_false_alarms=_wrongly_graded(seen.right, "hard_silent"),
-        **_own(seen.rows, scoring.precision),
+        **_own(seen.rows, scoring.precision, run.shared_features),
         **_counted([*run.answers, *(one.answer for one in (*seen.right, *seen.wrong))]),
     )
     return found.model_copy(update={"faults": faults_of(found)})
@@ -96,11 +96,11 @@ class _Prompt:
         wrong = sum((one.grades[0] > 0) != (one.part.truth[0] > 0) for one in items)
         return wrong, len(items)
 
-    def discrimination(self) -> float:
+    def discrimination(self) -> Interval:
         """The items' AUROC; NaN without an answer."""
         if not self.graded:
-            return math.nan
-        return graded_scores(self.graded, largest=LARGEST_GRADE).discrimination.value
+            return Interval(math.nan, math.nan, math.nan)
+        return graded_scores(self.graded, largest=LARGEST_GRADE).discrimination
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,11 @@ class _OpenRun(Run):
         super().__init__(judge, concepts, language, scoring, {}, lambda row: None)
         self.judge = judge
         self.answers: list[Answer] = []
+
+    @property
+    def shared_features(self) -> int:
+        """Features that the pooled design effect was measured on."""
+        return self._design_effect.features if self._design_effect else 0
 
     def conclude(self, explained: Explained) -> None:
         """Keep what was answered, and conclude."""
@@ -162,9 +167,10 @@ def _wrongly_graded(prompts: Sequence[_Prompt], *kinds: str) -> Interval:
     return share_interval(hits, counts)
 
 
-def _own(rows: Sequence[Row], precision: float) -> dict[str, Any]:
+def _own(rows: Sequence[Row], precision: float, shared_features: int) -> dict[str, Any]:
     """What came of the judge's own explanations."""
-    scored = [row for row in rows if row["status"] == "scored"]
+    # Where a judge grades all alike the correlation is unknown, and the discrimination is chance.
+    scored = [row for row in rows if row["discrimination"] is not None]
     halves = [(row["discrimination_high"] - row["discrimination_low"]) / 2 for row in scored]
     known = [row["shared_discrimination"] for row in rows]
     shared = next((value for value in known if value is not None), None)
@@ -174,12 +180,18 @@ def _own(rows: Sequence[Row], precision: float) -> dict[str, Any]:
         effect = pooled.of("discrimination", [_STATED_SIZE])
     return {
         "explained": len(scored),
-        "discrimination_own": mean_interval([row["discrimination"] for row in scored]),
+        "discrimination_own": mean_interval(
+            [
+                Interval(*(row[f"discrimination{end}"] for end in ("", "_low", "_high")))
+                for row in scored
+            ]
+        ),
         "precise_share": _mean([half <= precision for half in halves]),
         "tokens_per_feature": _mean(
             [row["prompt_tokens"] + row["completion_tokens"] for row in scored]
         ),
         "shared": shared,
+        "shared_features": shared_features,
         "design_effect": effect,
     }
 

@@ -14,19 +14,27 @@ from safesail.explaining._scores import FIXED_LOOK, Interval
 _UNKNOWN = Interval(math.nan, math.nan, math.nan)
 
 
-def mean_interval(values: Sequence[float]) -> Interval:
-    """Mean with Student's t interval, cut at 0 and 1; without a width where all values are equal.
+def mean_interval(figures: Sequence[Interval]) -> Interval:
+    """Mean with Student's t interval, cut at 0 and 1.
 
-    Values that are NaN are left out; a single one has no interval.
+    Figures that agree have no spread, which is no certainty: each is known only so well. So, by our
+    choice, the interval is at least as wide as the figures' own ones make it: the root of the sum
+    of their squared half-widths over their number, those of independent figures.
+
+    Args:
+        figures: those whose value is NaN are left out; a single one has no interval.
     """
-    known = [value for value in values if not math.isnan(value)]
+    known = [one for one in figures if not math.isnan(one.value)]
     if not known:
         return _UNKNOWN
-    mean = fmean(known)
+    values = [one.value for one in known]
+    mean = fmean(values)
     if len(known) == 1:
         return Interval(mean, math.nan, math.nan)
-    error = float(np.std(known, ddof=1)) / math.sqrt(len(known))
-    half = _student(len(known)) * error
+    spread = _student(len(known)) * float(np.std(values, ddof=1)) / math.sqrt(len(known))
+    # Where an end was cut at 0 or 1, the other one tells the width.
+    own = math.hypot(*(max(one.high - one.value, one.value - one.low) for one in known))
+    half = max(spread, own / len(known))
     return Interval(mean, max(0.0, mean - half), min(1.0, mean + half))
 
 

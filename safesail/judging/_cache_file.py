@@ -183,6 +183,11 @@ def describe(error: Exception, path: Path) -> StorageError:
             f"the judge's answers in {path} are locked by another process for more than "
             f"{LOCKED_SECONDS:g} s: let it end, or stop it"
         )
+    if isinstance(error, sqlite3.Error) and is_damage(error):
+        return StorageError(
+            f"the judge's answers in {path} are damaged: {error}; the next run that asks the judge "
+            "moves the file aside and keeps what is readable"
+        )
     return StorageError(
         f"cannot use the judge's answers in {path}: {error}; free space or mend permissions"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from urllib.parse import urlsplit
 
 from safesail.errors import JudgeError
@@ -11,6 +12,8 @@ from safesail.errors import JudgeError
 _PLACEHOLDER_KEY = "safesail-has-no-key-for-this-endpoint"
 # A shorter key is no secret (local servers take any), but may well be part of an answer.
 _SECRET_LENGTH = 16
+# JSON in JSON escapes the escapes: one backslash, two, then four before the same letter.
+_BACKSLASHES = r"\\{1,4}"
 
 
 def checked_url(url: str, key_variable: str) -> str:
@@ -51,8 +54,16 @@ def key_for(url: str, key_variable: str) -> str:
 
 
 def without_key(text: object, key: str) -> str:
-    """A text of an endpoint without the key, should it echo it."""
-    return str(text).replace(key, "[key]") if len(key) >= _SECRET_LENGTH else str(text)
+    """A text of an endpoint without the key, should it echo it, as it is or escaped as in JSON."""
+    if len(key) < _SECRET_LENGTH:
+        return str(text)
+    return re.sub("".join(_forms(letter) for letter in key), "[key]", str(text))
+
+
+def _forms(letter: str) -> str:
+    """A pattern of what JSON may write for a letter: itself, \\/ and the like, or \\uXXXX."""
+    plain = rf"\\{{0,4}}{re.escape(letter)}" if letter in '/"\\' else re.escape(letter)
+    return rf"(?:{plain}|{_BACKSLASHES}u(?i:{ord(letter):04x}))"
 
 
 def is_local(url: str) -> bool:

@@ -7,13 +7,15 @@ from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from safesail.errors import ConfigurationError
+from safesail.errors import ConfigurationError, StudyConflictError
 from safesail.pipeline._judging import judge_of
+from safesail.pipeline._lock import held
 from safesail.pipeline._workspace import Progress, no_progress
 from safesail.study import Study
 
 if TYPE_CHECKING:
     from safesail.explaining import Experience, PlantedFeature, Qualification
+    from safesail.judging import Judge
 
 
 def qualify(
@@ -38,6 +40,7 @@ def qualify(
         ConfigurationError: the study names no judge, or the budget cannot be read.
         JudgeError: the judge cannot be reached, or refuses every request.
         StorageError: an answer or the report could not be stored.
+        StudyConflictError: another process qualifies a judge of this study.
     """
     judge = judge_of(study, budget=budget)
     if judge is None:
@@ -45,6 +48,19 @@ def qualify(
             "there is no judge to qualify: name one with --judge-model, or as judge.model in "
             f"{study.folder / 'safesail.toml'}"
         )
+    # Two would pay for the same. The folder is one that nothing else holds.
+    with held(study.folder / "explanations", wait=False) as free:
+        if not free:
+            raise StudyConflictError(
+                f"another process qualifies a judge in {study.folder}: wait until it is done, and "
+                "run again, which asks nothing that was answered"
+            )
+        return _qualify(study, judge, features, progress)
+
+
+def _qualify(
+    study: Study, judge: Judge, features: Sequence[PlantedFeature], progress: Progress
+) -> Qualification:
     from safesail.explaining import Scoring, qualify_judge
     from safesail.judging import AnswerCache, History
 

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from study_folder import change_setting
 
+from safesail.errors import StudyConflictError
 from safesail.judging import AnswerCache
 from safesail.lab.judge import MODEL, KnownTruthJudge, Quality
+from safesail.lab.planted_features import planted_features
+from safesail.pipeline import qualify
+from safesail.pipeline._lock import held
+from safesail.study import Study
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -45,6 +51,7 @@ def test_a_good_judge_qualifies(study: Path, run: Run) -> None:
         assert f"{asked} of {asked}" in out
         assert f"{asked} requests sent now" in out
         assert "6 features of the lab" in out
+        assert "upper guess from 5 features" in out
         # Again, for machines: the same figures, and nothing is sent.
         code, out, _ = run(*asking(study, judge.url, "--json"))
         kept = json.loads(report(study, judge.url) or "")
@@ -63,7 +70,7 @@ def test_a_bad_judge_does_not(study: Path, run: Run) -> None:
         assert report(study, judge.url) is not None
     assert code == 3
     faults = [line for line in out.splitlines() if line.startswith("does not qualify: ")]
-    assert len(faults) == 3
+    assert len(faults) == 4
     assert "refused" in faults[0]
     assert "qualifies" not in out.splitlines()
 
@@ -74,6 +81,29 @@ def test_an_unfinished_one_is_not_kept(study: Path, run: Run) -> None:
         assert report(study, judge.url) is None
     assert code == 3
     assert "not finished: the budget was spent" in out
+
+
+def test_a_second_one_at_once_pays_for_nothing(study: Path, run: Run) -> None:
+    with KnownTruthJudge("good") as judge:
+        with held(study / "explanations", wait=False):
+            code, _, said = run(*asking(study, judge.url))
+        assert (code, judge.log.asked) == (1, 0)
+        (line,) = said.splitlines()
+        assert "another process qualifies a judge" in line
+        # A study that is written to meanwhile is no hindrance, nor is the judge's lock to it.
+        with held(study, wait=False):
+            assert run(*asking(study, judge.url))[0] == 0
+
+
+def test_two_at_once_pay_once(study: Path) -> None:
+    opened, features = Study.open(study), planted_features(6)
+    with KnownTruthJudge("good", delay=0.2) as judge, ThreadPoolExecutor(2) as pool:
+        opened = opened.with_judge(url=judge.url, model=MODEL)
+        both = [pool.submit(qualify, opened, features) for _ in range(2)]
+        failed = [one.exception() for one in both]
+        asked = judge.log.asked
+    assert [type(one) for one in failed if one] == [StudyConflictError]
+    assert asked == next(one for one in both if not one.exception()).result().calls
 
 
 def test_without_a_judge_the_option_is_named(study: Path, run: Run) -> None:

@@ -18,9 +18,11 @@ from scipy import stats
 from safesail.errors import JudgeError
 from safesail.explaining import PlantedFeature, Qualification, Scoring, qualify_judge
 from safesail.explaining._items import draw_items, prompt_sizes
+from safesail.explaining._scores import Interval
 from safesail.explaining._shares import mean_interval, share_interval
 from safesail.judging import Budget, Judge
 from safesail.lab.judge import MODEL, QUALITIES, KnownTruthJudge, Quality, expected_grades
+from safesail.lab.judge._prompts import Asked
 from safesail.lab.judge._seeing import sights
 from safesail.lab.planted_features import planted_features
 
@@ -109,6 +111,9 @@ def test_a_perfect_judge_errs_where_items_do_not_tell(
     assert truth["misses"] < 0.01
     assert 0.02 < truth["false_alarms"] < 0.08
     assert found.discrimination_right.value > 0.98
+    # All features agree, and that is no certainty.
+    right = found.discrimination_right
+    assert 0.005 < right.high - right.low < 0.1
     assert found.shared == pytest.approx(0.0, abs=0.005)
 
 
@@ -118,6 +123,7 @@ def test_errors_of_one_prompt_show(qualified: Callable[..., Qualification]) -> N
     assert found.shared is not None
     assert found.shared > 0.05
     assert found.design_effect == pytest.approx(1 + 39 * found.shared)
+    assert found.shared_features == 5
     # 28 items of a prompt are worth much less than 28 independent ones.
     independent = stats.binomtest(round(found.misses.value * 200), 200).proportion_ci(
         method="wilson"
@@ -164,10 +170,30 @@ def test_one_that_grades_all_alike_does_not_qualify(
         found = qualified(judge.url, 6)
     assert found.false_alarms.value == 1.0
     assert found.discrimination_right.value == pytest.approx(0.5)
-    true, apart = found.faults
-    assert "with true descriptions its discrimination is 0.50 [0.50, 0.50]" in true
+    true, apart, own = found.faults
+    assert "with true descriptions its discrimination is 0.50 [0.4" in true
     assert "at least 0.75" in true
     assert "must lie apart" in apart
+    assert "with its own explanations" in own
+
+
+def test_one_that_writes_the_same_of_every_feature_does_not_qualify(
+    qualified: Callable[..., Qualification],
+) -> None:
+    with KnownTruthJudge("good") as judge, pytest.MonkeyPatch.context() as patch:
+        answer = judge._mind.answer
+
+        def useless(mind: object, asked: Asked, body: str) -> dict:
+            said = answer(asked, body)
+            useless = {"explanation": "text of some kind"}
+            return said | useless if asked.task == "explain" else said
+
+        patch.setattr(type(judge._mind), "answer", useless)
+        found = qualified(judge.url, 6)
+    assert found.explained == 6
+    assert found.discrimination_own.value == pytest.approx(0.5, abs=0.05)
+    (fault,) = found.faults
+    assert fault.startswith("with its own explanations its discrimination is 0.")
 
 
 def test_one_that_does_not_go_by_the_explanation_does_not_qualify(
@@ -222,6 +248,7 @@ def test_grades_without_explanations_are_told(qualified: Callable[..., Qualifica
     assert (found.unparseable, found.answered) == (5, 10)
     assert found.explained == 0
     assert found.misses.value >= 0
+    assert "with its own explanations its discrimination is nan" in found.faults[-1]
 
 
 def test_nobody_there(qualified: Callable[..., Qualification]) -> None:
@@ -285,9 +312,13 @@ def test_a_wider_precision_takes_fewer_prompts(qualified: Callable[..., Qualific
 values = st.lists(st.floats(0, 1), min_size=2, max_size=20)
 
 
+def figures(values: list[float], half: float = 0.0) -> list[Interval]:
+    return [Interval(value, value - half, value + half) for value in values]
+
+
 @given(values)
 def test_means_are_students(found: list[float]) -> None:
-    interval = mean_interval([*found, math.nan])
+    interval = mean_interval(figures([*found, math.nan]))
     assert interval.value == pytest.approx(np.mean(found))
     if np.ptp(found) > 1e-6:
         low, high = stats.t.interval(0.95, len(found) - 1, np.mean(found), stats.sem(found))
@@ -295,8 +326,25 @@ def test_means_are_students(found: list[float]) -> None:
         assert interval.high == pytest.approx(min(high, 1), abs=1e-6)
 
 
+@given(values, st.floats(0, 0.5))
+def test_means_are_known_no_better_than_their_figures(found: list[float], half: float) -> None:
+    spread, interval = mean_interval(figures(found)), mean_interval(figures(found, half))
+    independent = half / math.sqrt(len(found))
+    for end in ("low", "high"):
+        wider = max(
+            abs(getattr(spread, end) - spread.value),
+            min(independent, spread.value if end == "low" else 1 - spread.value),
+        )
+        assert abs(getattr(interval, end) - interval.value) == pytest.approx(wider, abs=1e-6)
+
+
+def test_perfect_figures_are_no_certainty() -> None:
+    interval = mean_interval([Interval(1.0, 0.9, 1.0)] * 16)
+    assert (interval.value, interval.low, interval.high) == pytest.approx((1.0, 0.975, 1.0))
+
+
 def test_of_one_value_no_interval_is_known() -> None:
-    one = mean_interval([0.7])
+    one = mean_interval(figures([0.7]))
     assert one.value == 0.7
     assert math.isnan(one.low)
     assert math.isnan(mean_interval([]).value)

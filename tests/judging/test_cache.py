@@ -19,6 +19,7 @@ from safesail.errors import StorageError
 from safesail.judging import Judge
 from safesail.judging._cache import AnswerCache, Entry
 from safesail.judging._cache_file import connect
+from safesail.judging._history import History
 
 # The tables as the first version made them.
 _FIRST_VERSION = """
@@ -214,6 +215,15 @@ def test_a_file_that_breaks_in_the_middle_of_a_run(server: JudgeServer, tmp_path
         assert asyncio.run(work()) == ["answered"] * 21
     with sqlite3.connect(path) as reader:
         assert reader.execute("SELECT count(*) FROM answers").fetchone()[0] >= 20
+
+
+def test_who_only_looks_is_told_what_becomes_of_a_damaged_file(tmp_path: Path) -> None:
+    path = tmp_path / "judge.sqlite"
+    path.write_bytes(b"no database, but long enough to be read as one" * 40)
+    for look in (History(path).totals, lambda: History(path).forget(["a"])):
+        with pytest.raises(StorageError, match="moves the file aside and keeps") as raised:
+            look()
+        assert "free space" not in str(raised.value)
 
 
 def test_a_locked_file_is_waited_for_and_then_named(
