@@ -1,4 +1,4 @@
-"""One made-up study, one server and one browser for all tests of the pages."""
+"""One made-up study and one server for all tests of the pages, and a browser."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ def hostile_server(hostile: Study) -> Iterator[Served]:
     yield from served(hostile)
 
 
-@pytest.fixture(scope="session")
+# Of a module: while Playwright lives, its event loop runs in this thread, and tests elsewhere
+# could run none of their own.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Headless Chromium, of `CHROMIUM` or the system."""
     named = os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
