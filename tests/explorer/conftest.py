@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 from browsing import WIDE, Served, Watched, record, served
 from made_up_study import make_study
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from safesail.study import Study
+
+# Long beyond what any page takes: a busy machine is no failure.
+expect.set_options(timeout=30_000)
 
 _FLAGS = [
     "--headless=new",
@@ -82,7 +85,7 @@ def watch(browser: Browser) -> Iterator[Callable[..., Watched]]:
             color_scheme=scheme,
             java_script_enabled=scripts,
         )
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(30_000)
         watched = Watched(context.new_page())
         record(watched)
         opened.append(watched)

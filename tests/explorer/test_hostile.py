@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from browsing import NARROW, WIDE, Served, Watched, width_beyond
+from browsing import NARROW, WIDE, Served, Watched, wait_for, width_beyond
 from made_up_study import HOSTILE, LONG
 from playwright.sync_api import Page, expect
 
@@ -146,8 +146,8 @@ def test_the_policy_stops_what_gets_through(watch: Watch, server: Served) -> Non
     }""")
     page.locator("#trap").click()
     assert page.evaluate("window.ran") is None
-    page.wait_for_timeout(200)
     # Each attempt is named on the console; the policy stopped the one request.
+    wait_for(page, lambda: len(watched.faults) + len(stopped) >= 4)
     assert stopped == ["csp"]
     named = [fault for fault in watched.faults if fault.startswith("console: ")]
     assert len(named) == 3
