@@ -49,6 +49,33 @@ LimitOption = Annotated[
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Discard results that other settings made.")
 ]
+JudgeUrlOption = Annotated[
+    str | None, typer.Option("--judge-url", help="OpenAI-compatible base URL of the judge.")
+]
+FallbackJudgeOption = Annotated[
+    str | None,
+    typer.Option("--fallback-judge", help="Model that is asked what the judge refuses."),
+]
+FallbackUrlOption = Annotated[
+    str | None,
+    typer.Option("--fallback-url", help="Its base URL; the judge's own by default."),
+]
+BudgetOption = Annotated[
+    str | None,
+    typer.Option("--budget", help="What the judge may cost: 5usd, or 2e6tokens."),
+]
+LanguageOption = Annotated[
+    str | None, typer.Option("--language", help="Language of the explanations, e.g. zh.")
+]
+PrecisionOption = Annotated[
+    float | None,
+    typer.Option(
+        "--precision",
+        help="Half-width of discrimination's 95 % interval at which scoring stops.",
+        min=0.01,
+        max=0.49,
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 DebugOption = Annotated[
     bool,

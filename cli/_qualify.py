@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ._options import DebugOption, JsonOption, StudyOption
+from ._options import (
+    BudgetOption,
+    DebugOption,
+    FallbackJudgeOption,
+    FallbackUrlOption,
+    JsonOption,
+    JudgeUrlOption,
+    LanguageOption,
+    PrecisionOption,
+    StudyOption,
+)
 from ._output import interval, note, number, percent, print_json, print_table, progress, say
 
 if TYPE_CHECKING:
@@ -18,39 +28,18 @@ _NOT_QUALIFIED = 3
 
 def qualify(
     study: StudyOption = Path(),
-    judge_url: Annotated[
-        str | None, typer.Option("--judge-url", help="OpenAI-compatible base URL of the judge.")
-    ] = None,
+    judge_url: JudgeUrlOption = None,
     judge_model: Annotated[
         str | None, typer.Option("--judge-model", help="Model at that URL.")
     ] = None,
-    fallback_judge: Annotated[
-        str | None,
-        typer.Option("--fallback-judge", help="Model that is asked what the judge refuses."),
-    ] = None,
-    fallback_url: Annotated[
-        str | None,
-        typer.Option("--fallback-url", help="Its base URL; the judge's own by default."),
-    ] = None,
-    language: Annotated[
-        str | None, typer.Option("--language", help="Language of the explanations, e.g. zh.")
-    ] = None,
+    fallback_judge: FallbackJudgeOption = None,
+    fallback_url: FallbackUrlOption = None,
+    language: LanguageOption = None,
     features: Annotated[
         int, typer.Option("--features", help="Lab features to ask about.", min=5, max=32)
     ] = 16,
-    precision: Annotated[
-        float | None,
-        typer.Option(
-            "--precision",
-            help="Half-width of discrimination's 95 % interval at which scoring stops.",
-            min=0.01,
-            max=0.49,
-        ),
-    ] = None,
-    budget: Annotated[
-        str | None,
-        typer.Option("--budget", help="What the judge may cost: 5usd, or 2e6tokens."),
-    ] = None,
+    precision: PrecisionOption = None,
+    budget: BudgetOption = None,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ._options import DebugOption, JsonOption, StudyOption
+from ._options import (
+    BudgetOption,
+    DebugOption,
+    FallbackJudgeOption,
+    FallbackUrlOption,
+    JsonOption,
+    JudgeUrlOption,
+    StudyOption,
+)
 from ._output import note, number, print_json, print_table, printable, progress, say
 
 if TYPE_CHECKING:
@@ -53,12 +61,13 @@ def generate(
             help="File for accepted pairs; by default concepts/NAME.jsonl of the study.",
         ),
     ] = None,
-    judge_url: Annotated[
-        str | None, typer.Option("--judge-url", help="OpenAI-compatible base URL of the judge.")
-    ] = None,
+    judge_url: JudgeUrlOption = None,
     judge_model: Annotated[
         str | None, typer.Option("--judge-model", help="Model at that URL.")
     ] = None,
+    fallback_judge: FallbackJudgeOption = None,
+    fallback_url: FallbackUrlOption = None,
+    budget: BudgetOption = None,
     study: StudyOption = Path(),
     seed: Annotated[int, typer.Option("--seed", help="Another one brings other pairs.", min=0)] = 0,
     yes: YesOption = False,
@@ -76,11 +85,16 @@ def generate(
       safesail concepts generate 诈骗 -d "骗取钱财" --language zh --count 20
     """
     from safesail.errors import JudgeError
-    from safesail.generating import generate as run
+    from safesail.pipeline import generate_concept
     from safesail.study import Study
 
-    opened = Study.open(study).with_judge(url=judge_url, model=judge_model)
-    found, review = run(
+    opened = Study.open(study).with_judge(
+        url=judge_url,
+        model=judge_model,
+        fallback_url=fallback_url,
+        fallback_model=fallback_judge,
+    )
+    found, review = generate_concept(
         opened,
         name,
         description,
@@ -88,6 +102,7 @@ def generate(
         language=language,
         output=output,
         seed=seed,
+        budget=budget,
         replace=_may_replace(yes),
         progress=progress,
     )
@@ -118,11 +133,11 @@ def accept(
     Example:
       safesail concepts accept concepts/scam/romance.review.jsonl
     """
-    from safesail.generating import accept as run
+    from safesail.pipeline import accept_concept
     from safesail.study import Study
 
     opened = Study.open(study)
-    found = run(opened, review, replace=_may_replace(yes))
+    found = accept_concept(opened, review, replace=_may_replace(yes))
     if json:
         print_json(
             {

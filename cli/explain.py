@@ -12,12 +12,18 @@ import typer
 
 from ._downloads import approval
 from ._options import (
+    BudgetOption,
     ConceptOption,
     DebugOption,
+    FallbackJudgeOption,
+    FallbackUrlOption,
     JsonOption,
+    JudgeUrlOption,
+    LanguageOption,
     LayerOption,
     LimitOption,
     OverwriteOption,
+    PrecisionOption,
     SaeOption,
     StudyOption,
     YesOption,
@@ -48,41 +54,20 @@ def explain(
     layer: LayerOption = None,
     concept: ConceptOption = None,
     limit: LimitOption = None,
-    judge_url: Annotated[
-        str | None, typer.Option("--judge-url", help="OpenAI-compatible base URL of the judge.")
-    ] = None,
+    judge_url: JudgeUrlOption = None,
     judge_model: Annotated[
         str | None,
         typer.Option("--judge-model", help="Model at that URL; without one, the lexical baseline."),
     ] = None,
-    fallback_judge: Annotated[
-        str | None,
-        typer.Option("--fallback-judge", help="Model that is asked what the judge refuses."),
-    ] = None,
-    fallback_url: Annotated[
-        str | None,
-        typer.Option("--fallback-url", help="Its base URL; the judge's own by default."),
-    ] = None,
-    language: Annotated[
-        str | None, typer.Option("--language", help="Language of the explanations, e.g. zh.")
-    ] = None,
+    fallback_judge: FallbackJudgeOption = None,
+    fallback_url: FallbackUrlOption = None,
+    language: LanguageOption = None,
     scorer: Annotated[
         Scorer | None,
         typer.Option("--scorer", help="How explanations are scored; items stops when precise."),
     ] = None,
-    precision: Annotated[
-        float | None,
-        typer.Option(
-            "--precision",
-            help="Half-width of discrimination's 95 % interval at which items stops.",
-            min=0.01,
-            max=0.49,
-        ),
-    ] = None,
-    budget: Annotated[
-        str | None,
-        typer.Option("--budget", help="What the judge may cost: 5usd, or 2e6tokens."),
-    ] = None,
+    precision: PrecisionOption = None,
+    budget: BudgetOption = None,
     batch: Annotated[
         bool, typer.Option("--batch", help="Ask through the provider's Batch API.")
     ] = False,

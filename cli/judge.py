@@ -147,7 +147,9 @@ def forget(
         str | None, typer.Option("--key", help="Only answers whose key begins like this.")
     ] = None,
     refused: Annotated[bool, typer.Option("--refused", help="Only refusals.")] = False,
-    everything: Annotated[bool, typer.Option("--all", help="All answers.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="All answers, and what judges were found to be worth.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")] = False,
     json: JsonOption = False,
     debug: DebugOption = False,
@@ -165,8 +167,10 @@ def forget(
     from safesail.study import Study
 
     criteria: dict[str, Any] = {"task": task, "model": model, "key": key, "refused": refused}
-    if not everything and not any(criteria.values()):
-        raise typer.BadParameter("say which answers: --task, --model, --key, --refused or --all")
+    if everything == any(criteria.values()):
+        raise typer.BadParameter(
+            "say which answers: --task, --model, --key or --refused, or --all without these"
+        )
     history = History(Study.open(study).judge_cache)
     keys, priced, cost = [], 0, 0.0
     for answer in history.answers(**criteria):
@@ -179,10 +183,13 @@ def forget(
             raise typer.BadParameter(f"would delete {paid}: add --yes")
         typer.confirm(f"Delete {paid}?", abort=True, err=True)
     deleted = history.forget(keys) if keys else 0
+    reports = history.forget_qualifications() if everything else 0
     if json:
-        print_json({"deleted": deleted, "priced": priced, "cost_usd": cost})
+        print_json(
+            {"deleted": deleted, "qualifications": reports, "priced": priced, "cost_usd": cost}
+        )
     else:
-        say(f"deleted {paid}")
+        say(f"deleted {paid}" + (f", and {reports} qualifications" if reports else ""))
 
 
 def _show(answer: StoredAnswer, json: bool) -> None:

@@ -12,11 +12,30 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from safesail.errors import ConfigurationError, StudyConflictError
+from safesail.errors import ConfigurationError, InputError, StudyConflictError
 
 CONFIGURATION_FILE = "safesail.toml"
 # The form of BCP 47, without its registry: a language, then script, region and so on.
 _LANGUAGE_TAG = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
+
+
+def language_tag(tag: str) -> str:
+    """A language tag in the form that is compared: the language itself in small letters.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        return _language(tag)
+    except ValueError as error:
+        raise InputError(f"language {tag!r} {error}") from None
+
+
+def _language(tag: str) -> str:
+    if not _LANGUAGE_TAG.fullmatch(tag):
+        raise ValueError("must be a language tag such as en, zh or pt-BR")
+    language, hyphen, rest = tag.partition("-")
+    return f"{language.lower()}{hyphen}{rest}"
 
 
 class Section(BaseModel):
@@ -169,6 +188,9 @@ class JudgeSettings(Section):
     concurrency: int = Field(default=8, ge=1, le=128)
     """Most requests under way at once; fewer while the endpoint limits the rate."""
 
+    timeout: float = Field(default=180.0, ge=1, le=3600)
+    """Seconds that one request may take; it is asked once more after that."""
+
     reasoning_effort: str | None = None
     """How hard a reasoning model should think, such as `low`; by default the endpoint decides."""
 
@@ -196,10 +218,7 @@ class JudgeSettings(Section):
     @field_validator("language")
     @classmethod
     def _is_tag(cls, tag: str) -> str:
-        if not _LANGUAGE_TAG.fullmatch(tag):
-            raise ValueError("must be a language tag such as en, zh or pt-BR")
-        language, hyphen, rest = tag.partition("-")
-        return f"{language.lower()}{hyphen}{rest}"
+        return _language(tag)
 
 
 class Configuration(Section):

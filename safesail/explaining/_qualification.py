@@ -132,8 +132,9 @@ def faults_of(found: Qualification) -> list[str]:
     """What speaks against a judge, a line each, by thresholds of our choice."""
     if not found.finished:
         return [
-            f"the budget was spent after {found.asked - found.budget} questions: this says nothing "
-            "of the judge; run again with a larger --budget (what was answered is kept)"
+            f"the budget was spent when {found.budget} of {found.asked} questions were left: this "
+            "says nothing of the judge; run again with a larger --budget (what was answered is "
+            "kept)"
         ]
     faults = []
     share = found.answered / found.asked

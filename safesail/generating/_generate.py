@@ -210,6 +210,9 @@ class _Asking:
                     self.stopped = str(error)
                     return
                 self.answers.append(answer)
+                if answer.status == "budget":
+                    self.stopped = answer.error
+                    return
                 before = self._kept
                 if isinstance(answer.value, ContrastPairsAnswer):
                     self._take(answer.value)

@@ -163,14 +163,13 @@ class AnswerCache:
             (url, model, _now(), report),
         )
 
-    def qualification(self, url: str, model: str) -> str | None:
-        """The latest report on a judge, as JSON; None where there is none."""
+    def qualifications(self, url: str, model: str) -> list[str]:
+        """The reports on a judge as JSON, the latest first."""
         rows = self._all(
-            "SELECT report FROM qualifications WHERE url = ? AND model = ? "
-            "ORDER BY position DESC LIMIT 1",
+            "SELECT report FROM qualifications WHERE url = ? AND model = ? ORDER BY position DESC",
             (url, model),
         )
-        return str(rows[0][0]) if rows else None
+        return [str(report) for (report,) in rows]
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:

@@ -16,6 +16,7 @@ from safesail.judging._cache import AnswerCache, Entry
 from safesail.judging._dialects import Dialect, Options
 from safesail.judging._estimator import Estimator
 from safesail.judging._keys import answer_key
+from safesail.judging._patience import Patience
 from safesail.judging._prices import Price
 from safesail.judging._questions import Question
 from safesail.judging._responses import Response
@@ -71,7 +72,7 @@ class Channel:
             Dialect(**json.loads(text)) for text in cache.dialects(url, options.model)
         ]
         self._first_contact = asyncio.Lock()
-        self._contacted = False
+        self._patience = Patience(url, concurrency)
         self._spenders = asyncio.Semaphore(concurrency)
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._batches = None
@@ -141,13 +142,11 @@ class Channel:
         if self._is_held(question, replicate):
             # An earlier run's batch holds it: it is paid for.
             return await self._negotiate(question, replicate, batched=True)
-        if not self._contacted:
+        if not self._patience.contacted:
             async with self._first_contact:
-                if not self._contacted and not self._broke:
+                if not self._patience.contacted and not self._broke:
                     await self._endpoint.reach()
-                    response = await self._pay(question, replicate, batched=False)
-                    self._contacted = response is not None
-                    return response
+                    return await self._pay(question, replicate, batched=False)
         return await self._pay(question, replicate, batched=self._batches is not None)
 
     @cached_property
@@ -242,6 +241,8 @@ class Channel:
             response = replace(response, calls=calls, cost_usd=self.cost(response, batch=batched))
         if response.usable and not batched:
             await self._cache.store(self._entry(request, response))
+        if not batched:
+            self._patience.note(response)
         return response
 
     def _keep_batched(self, request: BatchRequest, response: Response) -> Response:

@@ -20,11 +20,17 @@ def checked_url(url: str, key_variable: str) -> str:
     """A base URL without its last slash.
 
     Raises:
-        JudgeError: it is not one of HTTP, or holds a name or password.
+        JudgeError: it is not one of HTTP, or holds a name, a password or a query.
     """
     if "@" in url:
         raise JudgeError(
             f"the judge's URL must hold no name or password: put the key into {key_variable}"
+        )
+    if "?" in url or "#" in url:
+        # Not shown: what stands there is often a key.
+        raise JudgeError(
+            "the judge's URL must end before `?`: a key belongs into the environment variable "
+            f"{key_variable}, and paths of requests are put after the URL"
         )
     try:
         parts = urlsplit(url)

@@ -23,12 +23,14 @@ from safesail.errors import JudgeError
 from safesail.judging._concurrency import AdaptiveLimiter
 from safesail.judging._credentials import without_key
 from safesail.judging._parsing import one_line
-from safesail.judging._responses import Response
+from safesail.judging._responses import PASSING, Response
 
 _PROBE_SECONDS = 10.0
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
 # Who asks for more than this is asked again after it all the same.
 _LONGEST_PAUSE = 600.0
+# What hangs takes minutes each time; a model that had to be loaded is there the second time.
+_MOST_HANGS = 2
 _NO_CREDIT_CODES = ("insufficient_quota", "billing_hard_limit_reached")
 _CROWDED = (429, 503, 529)
 
@@ -41,11 +43,13 @@ class _Attempt:
         status_code: of HTTP; 0 where no response came.
         text: the body, or what went wrong.
         pause: seconds that the endpoint asks to wait.
+        last: that no other is to follow, whatever came.
     """
 
     status_code: int
     text: str
     pause: float | None = None
+    last: bool = False
 
     @property
     def without_credit(self) -> bool:
@@ -58,15 +62,15 @@ class _Attempt:
         """The same request may well be answered later."""
         if self.status_code == 429:
             return not self.without_credit
-        return self.status_code in (0, 408, 409) or self.status_code >= 500
+        return self.status_code in (0, *PASSING) or self.status_code >= 500
 
 
 class Endpoint:
     """One base URL with its key.
 
-    Rate limits, server errors, time-outs and broken connections are retried: after the endpoint's
-    `Retry-After`, else with exponential backoff. A rate limit also lowers the number of requests
-    under way, and its `Retry-After` holds for all of them.
+    Rate limits, server errors and broken connections are retried, what hangs once: after the
+    endpoint's `Retry-After`, else with exponential backoff. A rate limit also lowers the number of
+    requests under way, and its `Retry-After` holds for all of them.
 
     Args:
         url: base URL.
@@ -87,7 +91,7 @@ class Endpoint:
         self._client = openai.AsyncOpenAI(base_url=url, api_key=key, timeout=timeout, max_retries=0)
         self._retrying = AsyncRetrying(
             sleep=asyncio.sleep,
-            retry=retry_if_result(lambda attempt: attempt.passing),
+            retry=retry_if_result(lambda attempt: attempt.passing and not attempt.last),
             wait=_wait,
             stop=stop_after_attempt(max_retries + 1),
             retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
@@ -124,14 +128,19 @@ class Endpoint:
             JudgeError: the endpoint rejects the key, the model, the path or the account, so that
                 no question can ever be answered.
         """
-        calls = 0
+        calls = hangs = 0
         started = time.monotonic()
 
         async def attempt() -> _Attempt:
-            nonlocal calls
+            nonlocal calls, hangs
             async with self._limiter.slot() as round:
                 calls += 1
-                found = await self._attempt(body)
+                try:
+                    found = await self._attempt(body)
+                except (openai.APITimeoutError, TimeoutError):
+                    hangs += 1
+                    text = f"no answer within {self._timeout:g} s"
+                    found = _Attempt(0, text, last=hangs == _MOST_HANGS)
                 if found.status_code in _CROWDED:
                     self._limiter.crowded(round, found.pause)
                 elif not found.passing:
@@ -156,12 +165,12 @@ class Endpoint:
             # The client's own time-out is one of silence; this one ends a trickle too.
             async with asyncio.timeout(self._timeout):
                 text = await self._client.post("/chat/completions", cast_to=str, body=body)
-            return _Attempt(200, without_key(text, self._key))
+            return _received(without_key(text, self._key))
         except openai.APIStatusError as error:
             text = without_key(error.response.text, self._key)
             return _Attempt(error.status_code, text, _asked_pause(error.response.headers))
-        except (openai.APITimeoutError, TimeoutError):
-            return _Attempt(0, f"no answer within {self._timeout:g} s")
+        except openai.APITimeoutError:
+            raise
         except openai.APIConnectionError as error:
             return _Attempt(0, without_key(f"{error} {error.__cause__ or ''}".strip(), self._key))
 
@@ -178,6 +187,15 @@ class Endpoint:
             advice = "the account has no credit left"
         if advice is not None:
             raise JudgeError(f"the judge at {self._url} refuses requests: {advice} ({summary})")
+
+
+def _received(text: str) -> _Attempt:
+    """What came with status 200: some gateways send the error of a provider behind them so."""
+    found = Response(200, text, 0, 0.0)
+    if found.usable or not found.holds_error:
+        return _Attempt(200, text)
+    code = found.error.get("code")
+    return _Attempt(code if isinstance(code, int) and 400 <= code < 600 else 500, text)
 
 
 _backoff = wait_exponential(_FIRST_WAIT, max=_LONGEST_WAIT) + wait_random(0, _FIRST_WAIT)

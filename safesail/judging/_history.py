@@ -191,6 +191,18 @@ class History:
         except (sqlite3.Error, OSError) as error:
             raise describe(error, self._path) from error
 
+    def forget_qualifications(self) -> int:
+        """Delete what judges were found to be worth; how many reports there were.
+
+        Raises:
+            StorageError: they could not be deleted; all are still there.
+        """
+        try:
+            with closing(connect(self._path)) as connection, transaction(connection):
+                return connection.execute("DELETE FROM qualifications").rowcount
+        except (sqlite3.Error, OSError) as error:
+            raise describe(error, self._path) from error
+
     def _rows(self, statement: str, values: Iterable[object]) -> Iterator[tuple]:
         try:
             with closing(connect(self._path)) as connection:

@@ -20,6 +20,9 @@ from safesail.judging._credentials import is_local
 _SNAPSHOT = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{4,8}|latest)")
 
 
+_MOST = 1e6  # a dollar a token: beyond it, somebody mistook the unit
+
+
 class Price(BaseModel):
     """US dollars per million tokens.
 
@@ -31,8 +34,8 @@ class Price(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    input: float = Field(ge=0)
-    output: float = Field(ge=0)
+    input: float = Field(ge=0, le=_MOST)
+    output: float = Field(ge=0, le=_MOST)
     batch: float = Field(default=1.0, ge=0, le=1)
 
     def cost(self, prompt_tokens: int, completion_tokens: int, *, batch: bool = False) -> float:

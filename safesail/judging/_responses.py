@@ -14,6 +14,9 @@ from safesail.judging._parsing import (
     parse_json,
 )
 
+PASSING = (408, 409, 429)
+"""Statuses below 500 of requests that may well be answered later."""
+
 # In an error object's metadata, what moderation says of the request.
 _FLAGGED = {"reasons", "flagged_input"}
 
@@ -58,6 +61,12 @@ class Response:
         return found if isinstance(found, dict) else {"message": str(found or self.text)}
 
     @property
+    def holds_error(self) -> bool:
+        """The body says that something went wrong, whatever the status says."""
+        document = parse_json(self.text)
+        return isinstance(document, dict) and bool(document.get("error"))
+
+    @property
     def filtered(self) -> bool:
         """The endpoint refused the request for its content, by status instead of words."""
         if self.status_code == 400:
@@ -66,6 +75,11 @@ class Response:
         details = self.error.get("metadata")
         flagged = isinstance(details, dict) and bool(details.keys() & _FLAGGED)
         return self.status_code == 403 and flagged
+
+    @property
+    def rejected(self) -> bool:
+        """The endpoint works, and wants nothing of this request; it would not later either."""
+        return 400 <= self.status_code < 500 and self.status_code not in PASSING
 
     @property
     def summary(self) -> str:

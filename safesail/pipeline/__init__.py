@@ -5,6 +5,7 @@ A stage whose settings have not changed does only what is missing.
 """
 
 from safesail.pipeline._collect import Collection, collect
+from safesail.pipeline._concepts import AcceptedConcept, accept_concept, generate_concept
 from safesail.pipeline._diagnose import Diagnoser
 from safesail.pipeline._doctor import Check, check_setup
 from safesail.pipeline._explain import Explanations, explain
@@ -25,6 +26,7 @@ from safesail.pipeline._sweep import Sweep
 from safesail.pipeline._train import Training, TrainingProgress, train_saes
 
 __all__ = [
+    "AcceptedConcept",
     "Check",
     "Collection",
     "Diagnoser",
@@ -39,12 +41,14 @@ __all__ = [
     "Training",
     "TrainingProgress",
     "WrittenRelease",
+    "accept_concept",
     "check_setup",
     "collect",
     "collect_shard",
     "explain",
     "export_folder",
     "feature_map",
+    "generate_concept",
     "import_explanations",
     "intervene",
     "landscape",

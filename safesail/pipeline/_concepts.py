@@ -8,21 +8,29 @@ from pathlib import Path
 
 from safesail.concepts import load_concepts
 from safesail.errors import ConfigurationError, InputError
-from safesail.generating._checks import PairChecks
-from safesail.generating._generate import GeneratedPairs, generate_pairs
-from safesail.generating._naming import require_name
-from safesail.generating._pairs import CheckedPair, Remark
-from safesail.generating._review import REVIEW_ENDING, read_review, write_lines, write_review
-from safesail.generating._set_report import SetReport, report_on
-from safesail.judging import Judge
-from safesail.study import Study
+from safesail.generating import (
+    REVIEW_ENDING,
+    CheckedPair,
+    GeneratedPairs,
+    PairChecks,
+    Remark,
+    SetReport,
+    generate_pairs,
+    read_review,
+    report_on,
+    require_name,
+    write_lines,
+    write_review,
+)
+from safesail.pipeline._judging import judge_of
+from safesail.study import Study, language_tag
 
 # A pair with these shows nothing, whoever keeps it; other faults a person may overrule.
 _FATAL = ("empty", "equal_twins")
 
 
 @dataclass(frozen=True)
-class Accepted:
+class AcceptedConcept:
     """What became of a review.
 
     Attributes:
@@ -73,7 +81,7 @@ def _never(path: Path) -> bool:
     return False
 
 
-def generate(
+def generate_concept(
     study: Study,
     concept: str,
     description: str,
@@ -82,43 +90,40 @@ def generate(
     language: str = "en",
     output: Path | None = None,
     seed: int = 0,
+    budget: str | None = None,
     replace: Callable[[Path], bool] = _never,
     progress: Callable[[Iterable, str], Iterable] = lambda items, label: items,
 ) -> tuple[GeneratedPairs, Path | None]:
     """Have the study's judge write contrast pairs for a concept, for review.
 
-    Nothing is added to the study's concepts: see `accept`.
+    Nothing is added to the study's concepts: see `accept_concept`.
 
     Args:
         study: the study; its judge is asked, its cache keeps the answers, its pairs are avoided.
         concept, description, count, language, seed, progress: see `generate_pairs`.
         output: the file for accepted pairs; by default `concepts/<concept>.jsonl` of the study.
             The review is written beside it, its name ending in `.review.jsonl`.
+        budget: what the answers may cost, such as `5usd` or `2e6tokens`.
         replace: asked whether a review that lies there may be replaced.
 
     Returns:
         What came of it, and the review; None where the judge wrote nothing to review.
 
     Raises:
-        ConfigurationError: the study names no judge model.
-        InputError: no concept can have that name, no description, `output` is no JSONL file, or a
-            review lies there that may not be replaced.
+        ConfigurationError: the study names no judge model, or the budget cannot be read.
+        InputError: no concept can have that name, no description, no such language, `output` is
+            no JSONL file, or a review lies there that may not be replaced.
         JudgeError: the judge cannot be asked at all.
         StorageError: an answer or the review could not be stored.
     """
     path = _review_path(study, concept, output)
     _require_free(path, replace, "accept it, move it")
-    settings = study.configuration.judge
-    if settings.model is None:
+    language = language_tag(language)
+    judge = judge_of(study, budget=budget)
+    if judge is None:
         raise ConfigurationError(
             "no judge writes the pairs: set judge.model, or name one with --judge-model"
         )
-    judge = Judge(
-        settings.url,
-        settings.model,
-        cache=study.judge_cache,
-        key_variable=settings.key_variable,
-    )
     generated = generate_pairs(
         judge,
         concept,
@@ -135,7 +140,9 @@ def generate(
     return generated, path
 
 
-def accept(study: Study, review: Path, *, replace: Callable[[Path], bool] = _never) -> Accepted:
+def accept_concept(
+    study: Study, review: Path, *, replace: Callable[[Path], bool] = _never
+) -> AcceptedConcept:
     """Write the pairs that a person kept as a file of concepts, beside the review.
 
     They are checked once more, as a person may have changed their words; what the checks say is
@@ -143,7 +150,7 @@ def accept(study: Study, review: Path, *, replace: Callable[[Path], bool] = _nev
 
     Args:
         study: the study, whose other pairs are compared with.
-        review: the file that `generate` wrote.
+        review: the file that `generate_concept` wrote.
         replace: asked whether a file of concepts that lies there may be replaced.
 
     Raises:
@@ -184,7 +191,7 @@ def accept(study: Study, review: Path, *, replace: Callable[[Path], bool] = _nev
         for pair in checked
     ]
     write_lines(path, rows)
-    return Accepted(
+    return AcceptedConcept(
         concept=header.concept,
         path=path,
         reference=_reference(study, path),

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from safesail.errors import InputError, StudyConflictError
 from safesail.pipeline._lock import held
 from safesail.pipeline._workspace import Workspace, no_progress, rows_of
-from safesail.study import Study
+from safesail.study import Study, language_tag
 from safesail.tables import (
     EXPLANATIONS,
     FEATURES,
@@ -91,11 +91,12 @@ def import_explanations(
         layer: import only this one; what the file is of, where it does not say it.
 
     Raises:
-        InputError: the file is malformed, or an SAE must be named.
+        InputError: the file is malformed, the language is no tag, or an SAE must be named.
         CandidateError: the study's SAEs cannot be found.
         StudyConflictError: another process explains features of the SAE.
         StorageError: a table cannot be read or written.
     """
+    language = None if language is None else language_tag(language)
     rows = _READERS[format](path)
     workspace = Workspace(study, overwrite=False, progress=no_progress)
     saes = _saes(workspace)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safesail.study import JudgeSettings, Study
 
@@ -27,29 +27,29 @@ def judge_of(study: Study, *, budget: str | None = None, batch: bool = False) ->
         return None
     from safesail.judging import Budget, Judge
 
-    prices = _prices(study)
+    common: dict[str, Any] = {
+        "cache": study.judge_cache,
+        "concurrency": settings.concurrency,
+        "timeout": settings.timeout,
+        "prices": _prices(study),
+        "batch": batch,
+    }
     fallback = None
     if settings.fallback_model is not None:
         fallback = Judge(
             settings.fallback_url or settings.url,
             settings.fallback_model,
-            cache=study.judge_cache,
             key_variable=settings.fallback_key_variable or settings.key_variable,
-            concurrency=settings.concurrency,
-            prices=prices,
-            batch=batch,
+            **common,
         )
     return Judge(
         settings.url,
         settings.model,
-        cache=study.judge_cache,
         key_variable=settings.key_variable,
-        concurrency=settings.concurrency,
         reasoning_effort=settings.reasoning_effort,
-        prices=prices,
         budget=None if budget is None else Budget.parse(budget),
         fallback=fallback,
-        batch=batch,
+        **common,
     )
 
 

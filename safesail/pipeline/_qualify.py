@@ -90,20 +90,20 @@ def experience_by_lab(study: Study) -> Experience | None:
     settings = study.configuration.judge
     if settings.model is None or not study.judge_cache.exists():
         return None
-    from pydantic import ValidationError
-
-    from safesail.explaining import Qualification
     from safesail.judging import AnswerCache
 
     with closing(AnswerCache(study.judge_cache)) as cache:
-        report = cache.qualification(settings.url.rstrip("/"), settings.model)
-    if report is None:
-        return None
-    try:
-        found = Qualification.model_validate_json(report)
-    except ValidationError:  # another version's report
-        return None
-    if found.experience is None:
+        reports = cache.qualifications(settings.url.rstrip("/"), settings.model)
+    found = min(
+        (one for one in map(_read, reports) if one is not None and one.experience is not None),
+        # Of several the one that was asked alike, else the latest.
+        key=lambda one: (
+            one.language != settings.language,
+            abs(one.precision - settings.precision),
+        ),
+        default=None,
+    )
+    if found is None or found.experience is None:
         return None
     basis = f"by {found.explained} lab features that this judge was qualified on"
     if found.precision != settings.precision:
@@ -111,3 +111,14 @@ def experience_by_lab(study: Study) -> Experience | None:
     if found.language != settings.language:
         basis += f", explained in {found.language} instead of {settings.language}"
     return replace(found.experience, basis=basis)
+
+
+def _read(report: str) -> Qualification | None:
+    from pydantic import ValidationError
+
+    from safesail.explaining import Qualification
+
+    try:
+        return Qualification.model_validate_json(report)
+    except ValidationError:  # another version's
+        return None

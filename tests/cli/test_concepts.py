@@ -122,6 +122,35 @@ def test_from_nothing_to_a_concept_of_the_study(
     assert "add this line" not in err
 
 
+def test_a_budget_ends_it_and_what_came_is_kept(
+    generate: Run, server: JudgeServer, study: Path
+) -> None:
+    # The first question goes whatever it costs.
+    code, _, err = generate("menace", "--count", 40, "--budget", "10tokens")
+    assert code == 0, err
+    assert len(server.requests) == 1
+    assert "fewer than wanted: the budget of 10 tokens is spent" in err
+    assert len(lines(study / "concepts" / "menace.review.jsonl")) == 1 + 10
+    code, _, err = generate("terror", "--budget", "5usd")
+    assert code == 1
+    assert "needs the price of writer" in err
+
+
+def test_what_is_refused_is_asked_of_the_fallback(generate: Run, server: JudgeServer) -> None:
+    server.faults.append(Fault(refusal="I cannot write that."))
+    code, out, err = generate("menace", "--fallback-judge", "second")
+    assert code == 0, err
+    assert [body["model"] for body in server.requests] == ["writer", "second"]
+    assert "8 kept for review" in out
+
+
+def test_a_language_is_a_tag(generate: Run, server: JudgeServer) -> None:
+    code, _, err = generate("menace", "--language", "Klingon, please")
+    assert code == 1
+    assert "language 'Klingon, please' must be a language tag such as en, zh" in err
+    assert server.requests == []
+
+
 def test_dropped_pairs_are_shown_with_their_reasons_and_can_be_taken_back(
     generate: Run, run: Run, server: JudgeServer, study: Path
 ) -> None:

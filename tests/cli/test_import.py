@@ -93,6 +93,7 @@ def test_counts_are_printed(
             "other_layers": 1,
         }
     assert len(imported(folder, "upper")) == 5
+    assert run(*here, "--language", "no tag")[0] == 1
     # Another file, or language, is told apart.
     code, out, _ = run(*here, "--json", "--language", "zh")
     assert json.loads(out)["replaced"] == 0

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from judge_questions import ask, question
 from judge_server import Fault, JudgeServer, default_answer
 from study_folder import change_setting, contents
 
-from safesail.judging import Judge, Price, Prices
+from safesail.judging import AnswerCache, Judge, Price, Prices
 from safesail.pipeline import load_results
 from safesail.study import (
     CandidateSettings,
@@ -182,6 +183,9 @@ def test_forgetting_asks_first_and_takes_what_fits_all_options(answered: Path, r
         return len(json.loads(run("judge", "log", "--study", answered, "--json")[1]))
 
     assert run("judge", "forget", "--study", answered)[0] == 2
+    assert run("judge", "forget", "--study", answered, "--all", "--refused", "--yes")[0] == 2
+    with closing(AnswerCache(answered / "judge.sqlite")) as cache:
+        cache.add_qualification("http://127.0.0.1/v1", "priced", "{}")
     code, _, err = run("judge", "forget", "--study", answered, "--all")
     assert code == 2
     assert "--yes" in err
@@ -193,8 +197,11 @@ def test_forgetting_asks_first_and_takes_what_fits_all_options(answered: Path, r
     assert (code, left()) == (0, 2)
     assert "deleted 2 answers, of which 2 cost 0.0082 US dollars" in out
     assert run("judge", "forget", "--study", answered, "--key", "nothing", "--yes")[0] == 0
-    assert run("judge", "forget", "--study", answered, "--all", "--yes")[0] == 0
-    assert left() == 0
+    code, out, _ = run("judge", "forget", "--study", answered, "--all", "--yes")
+    assert (code, left()) == (0, 0)
+    assert out.strip().endswith(", and 1 qualifications")
+    with closing(AnswerCache(answered / "judge.sqlite")) as cache:
+        assert cache.qualifications("http://127.0.0.1/v1", "priced") == []
 
 
 def test_a_study_without_answers_is_told(answered: Path, run: Run) -> None:

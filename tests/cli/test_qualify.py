@@ -37,7 +37,7 @@ def asking(study: Path, url: str, *more: str) -> list[str | Path]:
 def report(study: Path, url: str) -> str | None:
     cache = AnswerCache(study / "judge.sqlite")
     try:
-        return cache.qualification(url, MODEL)
+        return next(iter(cache.qualifications(url, MODEL)), None)
     finally:
         cache.close()
 
@@ -137,6 +137,12 @@ def test_a_dry_run_goes_by_it(explained: Path, copy: Callable[[Path], Path], run
         assert json.loads(run(*dry, "--precision", "0.2")[1])["basis"].endswith(
             ", at a precision of 0.1 instead of 0.2"
         )
+        # Of several, the one that was asked as the run will ask.
+        assert run(*asking(folder, judge.url, "--precision", "0.2"))[0] == 0
+        assert run(*asking(folder, judge.url, "--precision", "0.3"))[0] == 0
+        bases = [json.loads(run(*dry, "--precision", p)[1])["basis"] for p in ("0.2", "0.27")]
+        assert bases[0].endswith("that this judge was qualified on")
+        assert bases[1].endswith(", at a precision of 0.3 instead of 0.27")
         other = json.loads(run(*dry[:-3], "another", *dry[-2:])[1])
         assert "nothing is known of this judge" in other["basis"]
 

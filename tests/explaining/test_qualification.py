@@ -281,7 +281,7 @@ def test_a_budget_leaves_it_unfinished(qualified: Callable[..., Qualification]) 
         assert found.budget > 0
         assert found.asked == found.answered + found.budget
         (fault,) = found.faults
-        assert f"the budget was spent after {found.answered} questions" in fault
+        assert f"spent when {found.budget} of {found.asked} questions were left" in fault
         # What was answered is kept: together both took what one would have taken.
         whole = qualified(judge.url)
     assert whole.finished

@@ -139,7 +139,7 @@ def test_refused_unreadable_and_failed_questions_are_counted(
     found = generate(judge, 8)
     assert found.statuses == {"refused": 1, "unparseable": 1, "answered": 1}
     assert (len(found.kept), found.asked) == (8, 24)
-    server.faults += [Fault(status=500)] * 3
+    server.faults += [Fault(status=413)] * 3
     other = generate(judge, 8, seed=1)
     assert other.statuses == {"failed": 3}
     assert (other.pairs, other.stopped) == ((), "3 questions in a row brought no pair that passed")

@@ -318,11 +318,11 @@ def test_what_arrived_is_kept_though_nobody_waits_for_it(tmp_path: Path) -> None
         assert reader.execute("SELECT count(*) FROM answers").fetchone() == (1,)
 
 
-def test_the_latest_qualification_counts(tmp_path: Path) -> None:
+def test_qualifications_come_the_latest_first(tmp_path: Path) -> None:
     cache = AnswerCache(tmp_path / "judge.sqlite")
-    assert cache.qualification(_URL, "m") is None
+    assert cache.qualifications(_URL, "m") == []
     for report in ("{}", '{"misses": 0.1}'):
         cache.add_qualification(_URL, "m", report)
-    assert cache.qualification(_URL, "m") == '{"misses": 0.1}'
-    assert cache.qualification(_URL, "other") is None
+    assert cache.qualifications(_URL, "m") == ['{"misses": 0.1}', "{}"]
+    assert cache.qualifications(_URL, "other") == []
     cache.close()

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from judge_questions import Verdict, ask, question
 from judge_server import JudgeServer
 
+from safesail.errors import JudgeError
 from safesail.judging import Judge
 from safesail.judging._credentials import without_key
 
@@ -41,6 +42,13 @@ def in_capitals(text: str) -> str:
 
 def partly(text: str) -> str:
     return in_units(text[:2]) + in_php(text[2:])
+
+
+@pytest.mark.parametrize("ending", ["?api_key=sk-secret", "?api-version=1", "#sk-secret"])
+def test_a_url_ends_before_its_query(tmp_path: Path, ending: str) -> None:
+    with pytest.raises(JudgeError, match="must end before") as raised:
+        Judge(f"http://127.0.0.1:9/v1{ending}", "m", cache=tmp_path / "judge.sqlite")
+    assert "secret" not in str(raised.value)
 
 
 WRITTEN = [plain, in_json, in_php, in_units, in_capitals, partly]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import traceback
 from collections.abc import Iterator
@@ -195,6 +196,63 @@ def test_a_trickle_ends_with_the_time_out(server: JudgeServer, tmp_path: Path) -
     (answer,) = ask(judge, question())
     assert (answer.status, answer.error, answer.calls) == ("failed", "no answer within 0.2 s", 2)
     assert time.monotonic() - started < 5
+
+
+def test_what_hangs_is_asked_once_more_however_many_retries(
+    server: JudgeServer, tmp_path: Path
+) -> None:
+    server.faults += [Fault(status=503), Fault(hang=30), Fault(status=503), Fault(hang=30)]
+    judge = Judge(server.url, "m", cache=tmp_path / "judge.sqlite", timeout=0.3, max_retries=9)
+    (answer,) = ask(judge, question())
+    assert (answer.status, answer.error, answer.calls) == ("failed", "no answer within 0.3 s", 4)
+
+
+@pytest.mark.parametrize("code", [429, 502, "overloaded", None])
+def test_an_error_that_comes_as_a_success_is_one(
+    server: JudgeServer, judge: Judge, code: int | str | None
+) -> None:
+    error = json.dumps({"error": {"message": "provider is down", "code": code}})
+    server.faults += [Fault(raw=error)] * 2
+    (answer,) = ask(judge, question())
+    assert (answer.status, answer.calls) == ("answered", 3)
+    server.faults += [Fault(raw=error)] * 3
+    (answer,) = ask(judge, question("another"))
+    assert (answer.status, answer.calls) == ("failed", 3)
+    status = code if isinstance(code, int) else 500
+    assert answer.error == f"HTTP {status}: provider is down"
+
+
+def test_a_rejection_that_comes_as_a_success_is_not_asked_again(
+    server: JudgeServer, judge: Judge
+) -> None:
+    flagged = {"message": "flagged", "code": 403, "metadata": {"reasons": ["violence"]}}
+    server.faults.append(Fault(raw=json.dumps({"error": flagged})))
+    (answer,) = ask(judge, question())
+    assert (answer.status, answer.calls) == ("refused", 1)
+
+
+def test_an_endpoint_that_never_answers_ends_the_run_after_three_questions(
+    server: JudgeServer, judge: Judge
+) -> None:
+    server.faults += [Fault(status=500)] * 1000
+    with pytest.raises(JudgeError, match=r"none of the last 3 questions .*HTTP 500"):
+        ask(judge, *(question(str(number)) for number in range(50)))
+    assert len(server.requests) == 9
+
+
+def test_an_endpoint_that_falls_silent_ends_the_run(server: JudgeServer, tmp_path: Path) -> None:
+    cache = tmp_path / "judge.sqlite"
+    judge = Judge(server.url, "m", cache=cache, concurrency=2, max_retries=0)
+    # A bad spell, and a question that it wants nothing of, are no silence.
+    bad = [Fault(status=500)] * 19
+    server.faults += [Fault(), *bad, Fault(status=413), *bad, Fault()]
+    answers = ask(judge, *(question(str(number)) for number in range(41)))
+    assert [answer.status for answer in answers].count("failed") == 39
+    server.faults += [Fault(), *bad, *bad]
+    with pytest.raises(JudgeError, match="none of the last 20 questions"):
+        ask(judge, *(question(f"later {number}") for number in range(40)))
+    server.faults.clear()
+    assert sum(one.cached for one in ask(judge, *(question(str(n)) for n in range(41)))) == 2
 
 
 def test_effort_is_asked_for_only_where_set_and_taken(server: JudgeServer, tmp_path: Path) -> None:
