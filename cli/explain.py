@@ -54,6 +54,14 @@ def explain(
     layer: LayerOption = None,
     concept: ConceptOption = None,
     limit: LimitOption = None,
+    imported: Annotated[
+        str | None,
+        typer.Option(
+            "--imported",
+            metavar="SOURCE",
+            help="Score what was imported from there, e.g. neuronpedia:file; explain nothing.",
+        ),
+    ] = None,
     judge_url: JudgeUrlOption = None,
     judge_model: Annotated[
         str | None,
@@ -91,6 +99,7 @@ def explain(
       safesail explain --concept fraud --limit 50 --judge-model gpt-5-mini --dry-run
       safesail explain --judge-url http://localhost:8000/v1 --judge-model qwen3
       safesail explain --judge-model gpt-5-mini --fallback-judge gpt-4.1 --budget 5usd
+      safesail explain --imported neuronpedia:explanations.jsonl --judge-model gpt-5-mini
     """
     from safesail.errors import JudgeError
     from safesail.pipeline import explain as run
@@ -110,11 +119,14 @@ def explain(
             "name the model there with --judge-model", param_hint="--judge-url"
         )
     if opened.configuration.judge.model is None:
-        _require_judge(budget=budget, batch=batch, fallback=fallback_judge, scorer=scorer)
+        _require_judge(
+            imported=imported, budget=budget, batch=batch, fallback=fallback_judge, scorer=scorer
+        )
     chosen = selection(sae=sae, layer=layer, concepts=concept, limit=limit)
     found = run(
         opened,
         chosen,
+        imported=imported,
         budget=budget,
         batch=batch,
         dry_run=dry_run,
@@ -143,6 +155,8 @@ def explain(
 
 def print_explanations(found: Explanations) -> None:
     """The explanations as a table, then how many ended how."""
+    from safesail.tables import explained_by
+
     print_table(
         ("feature", "concept", "correlation", "discrimination", "explanation"),
         [
@@ -163,9 +177,9 @@ def print_explanations(found: Explanations) -> None:
         say(f"... and {len(found.rows) - _SHOWN} more")
     statuses = Counter(row["status"] for row in found.rows)
     counted = ", ".join(f"{count} {status}" for status, count in statuses.most_common())
-    explainers = ", ".join(dict.fromkeys(row["judge_model"] or "lexical" for row in found.rows))
+    explainers = ", ".join(dict.fromkeys(map(explained_by, found.rows)))
     say(f"{found.sae}: {len(found.rows)} features, {counted}; explained by: {explainers}")
-    if any(row["explainer"] == "judge" for row in found.rows):
+    if any(row["judge_model"] for row in found.rows):
         say(spent(found.rows))
 
 

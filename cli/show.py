@@ -84,7 +84,9 @@ def _print_statistics(row: dict[str, Any]) -> None:
 
 
 def _print_explanation(row: dict[str, Any]) -> None:
-    by = row["source"] or row["judge_model"] or "lexical"
+    from safesail.tables import explained_by
+
+    by = explained_by(row)
     say(f"  [{printable(by)}] {printable(row['explanation'] or row['status'])}")
     if row["status"] == "scored":
         say(

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from safesail.tables import explained_by
+
 Row = Mapping[str, Any]
 LabelledBy = Literal["judge", "choice"]
 
@@ -101,7 +103,7 @@ def _explained(row: Row, chosen: Sequence[Row], q999: float) -> ExplainedFeature
         feature=row["feature"],
         q999=q999,
         explanation=row["explanation"],
-        explained_by=row["judge_model"] or row["explainer"],
+        explained_by=explained_by(row),
         status=row["status"],
         concepts=with_ancestors(labels),
         labelled_by=labelled_by,

@@ -135,8 +135,7 @@ def estimate(
     pilots = scoring.pilots(len(asked))
     least, expected, most = _Use(), _Use(), _Use()
     for number, one in enumerate(asked):
-        question = explain_question(one, concepts=concepts, language=language, seed=scoring.seed)
-        explaining = _Use(1, _characters(question), _EXPLANATION_ANSWER_TOKENS)
+        explaining = _explaining(one, concepts, language, scoring)
         prompts = _scoring_prompts(one, scoring, pilot=number < pilots)
         fixed = scoring.scorer != ADAPTIVE or number < pilots
         least += explaining + _first(prompts, len(prompts) if fixed else 1)
@@ -185,10 +184,9 @@ def experience_of(
     use, prompts = _Use(), []
     for row in rows:
         one = evidence[row["feature"]]
-        question = explain_question(one, concepts=concepts, language=language, seed=scoring.seed)
         is_pilot = row["looks"] == 1 and row["prompts"] == PILOT_PROMPTS
         asked = _scoring_prompts(one, scoring, pilot=is_pilot, explanation=row["explanation"])
-        use += _Use(1, _characters(question), _EXPLANATION_ANSWER_TOKENS)
+        use += _explaining(one, concepts, language, scoring)
         use += _first(asked, row["prompts"])
         if scoring.scorer == ADAPTIVE:
             prompts.append(_prompts_needed(row, len(one.to_score()), scoring.precision, is_pilot))
@@ -199,6 +197,16 @@ def experience_of(
         completion_factor=sum(row["completion_tokens"] for row in rows) / use.completion,
         basis=f"by {len(rows)} features that this judge has explained and scored here",
     )
+
+
+def _explaining(
+    evidence: FeatureEvidence, concepts: list[str], language: str, scoring: Scoring
+) -> _Use:
+    """What it takes to have a feature explained; nothing where an explanation is given."""
+    if evidence.feature in scoring.given:
+        return _Use()
+    question = explain_question(evidence, concepts=concepts, language=language, seed=scoring.seed)
+    return _Use(1, _characters(question), _EXPLANATION_ANSWER_TOKENS)
 
 
 def _prompts_needed(row: Mapping[str, Any], windows: int, precision: float, is_pilot: bool) -> int:

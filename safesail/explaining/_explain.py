@@ -23,6 +23,7 @@ from safesail.explaining._rows import (
     ends_early,
     inherited,
     new_row,
+    taken_over,
 )
 from safesail.explaining._scorers import SCORERS, Scored, score_items
 from safesail.explaining._scores import window_scores
@@ -234,6 +235,8 @@ class Run:
 
     async def _explain(self, evidence: FeatureEvidence) -> Explained:
         row = self._new_row(evidence)
+        if evidence.feature in self._scoring.given:
+            return Explained(evidence, row)
         question = explain_question(
             evidence, concepts=self._concepts, language=self._language, seed=self._scoring.seed
         )
@@ -277,7 +280,8 @@ class Run:
         """Enter scores and costs into the row, which is final then."""
         row, scored = explained.row, explained.scored
         if scored is not None:
-            row["prompt_version"] = f"{row['prompt_version']} {scored.prompt_version}"
+            versions = (row["prompt_version"], scored.prompt_version)
+            row["prompt_version"] = " ".join(version for version in versions if version)
             add_scores(row, scored, self._design_effect)
         add_costs(row, explained.answers)
         left_out = next((one for one in explained.answers if one.status == "budget"), None)
@@ -288,6 +292,8 @@ class Run:
 
     def _new_row(self, evidence: FeatureEvidence) -> Row:
         row = new_row(evidence, self._language, explainer="judge")
+        if evidence.feature in self._scoring.given:
+            row.update(taken_over(self._scoring.given[evidence.feature]))
         row.update(
             judge_model=self._judge.model,
             judge_url=self._judge.url,

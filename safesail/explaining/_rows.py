@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,12 @@ def new_row(evidence: FeatureEvidence, language: str, *, explainer: str) -> Row:
         created_at=datetime.now(UTC).replace(microsecond=0),
     )
     return row
+
+
+def taken_over(given: Mapping[str, Any]) -> Row:
+    """What a row that scores an imported explanation has of the imported row."""
+    names = ("explainer", "explanation", "language", "source", "tags")
+    return {name: given[name] for name in names}
 
 
 def ends_early(row: Row, evidence: FeatureEvidence) -> bool:

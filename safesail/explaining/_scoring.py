@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from safesail.explaining._choice import Chooser
 from safesail.explaining._design_effect import DesignEffect
@@ -30,6 +31,8 @@ class Scoring:
             found it; None measures it on the first features.
         duplicates: features that inherit, each with the one that it inherits from.
         chooser: which features are next, where a budget may not last for all.
+        given: rows with explanations from elsewhere, by feature, which are scored as they are; the
+            judge is asked for no explanation of these.
         seed: of the choice and the order of windows in prompts.
     """
 
@@ -38,6 +41,7 @@ class Scoring:
     design_effect: DesignEffect | None = None
     duplicates: Mapping[int, int] = field(default_factory=dict)
     chooser: Chooser | None = None
+    given: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     seed: int = 0
 
     def pilots(self, features: int) -> int:

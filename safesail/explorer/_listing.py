@@ -32,7 +32,8 @@ SORTS = {
 """What a list may be sorted by, with its column."""
 
 COLUMNS = (
-    "id, sae, layer, feature, concepts, explanation, corrected_by, explainer, judge_model, status, "
+    "id, sae, layer, feature, concepts, explanation, corrected_by, explainer, source, judge_model, "
+    "status, "
     "discrimination, discrimination_low, discrimination_high, "
     "correlation, correlation_low, correlation_high, separation, density, max_activation"
 )

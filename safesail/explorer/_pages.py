@@ -119,7 +119,7 @@ class Pages:
         """What differs from what the page showed."""
         row = view.row
         of = {"author": author, "sae": row["sae"], "feature": row["feature"]}
-        by = row["judge_model"] or row["explainer"] or "nobody"
+        by = row["source"] or row["judge_model"] or row["explainer"] or "nobody"
         found = []
         text = " ".join(fields.get("explanation", [""])[0].split())[:LONGEST]
         if text and text != " ".join((row["explanation"] or "").split())[:LONGEST]:

@@ -41,7 +41,7 @@ class Cost:
 
     Attributes:
         sae: name of the SAE.
-        explainer: the judge's model, or `lexical`.
+        explainer: the judge's model, the source of an import, or `lexical`.
         language: of the explanations.
         statuses: number of rows by status, most frequent first.
         calls: requests sent.
@@ -212,7 +212,7 @@ def _concepts(catalog: Catalog, ranked: list[str]) -> list[ConceptSummary]:
 
 
 def _costs(catalog: Catalog) -> list[Cost]:
-    key = "sae, coalesce(judge_model, explainer) AS explainer, language"
+    key = "sae, coalesce(source, judge_model, explainer) AS explainer, language"
     totals = catalog.rows(
         f"SELECT {key}, sum(calls)::BIGINT AS calls, sum(prompt_tokens)::BIGINT AS prompt_tokens, "
         "sum(completion_tokens)::BIGINT AS completion_tokens, sum(cost_usd) AS dollars "

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safesail.errors import StudyConflictError
+from safesail.errors import ConfigurationError, StudyConflictError
 from safesail.pipeline._collect import Collection, collect_in
+from safesail.pipeline._explanation_rows import (
+    LEXICAL_LANGUAGE,
+    GrowingTable,
+    configured_identity,
+    identity,
+    is_done,
+    is_outdated,
+)
+from safesail.pipeline._imported import imported_rows
 from safesail.pipeline._judging import judge_of, price_of
 from safesail.pipeline._lock import held
 from safesail.pipeline._qualify import experience_by_lab
@@ -23,18 +30,13 @@ from safesail.pipeline._workspace import (
     tell_nothing,
 )
 from safesail.study import Study
-from safesail.tables import EXPLANATIONS, table_from_rows, write_bytes, write_table
+from safesail.tables import EXPLANATIONS, table_from_rows, write_bytes
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from safesail.explaining import DesignEffect, Estimate, FeatureEvidence, Scoring
     from safesail.judging import Judge
-
-_SAVE_EVERY_SECONDS = 5.0
-# A row with such a status is asked for again by the next run.
-_UNFINISHED = ("failed", "budget")
-_LEXICAL_LANGUAGE = "en"
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ def explain(
     study: Study,
     selection: Selection | None = None,
     *,
+    imported: str | None = None,
     budget: str | None = None,
     batch: bool = False,
     dry_run: bool = False,
@@ -79,6 +82,8 @@ def explain(
     Args:
         study: the study.
         selection: which SAE (by default the best ranked), concepts, how many features.
+        imported: the source of imported explanations, such as `neuronpedia:file.jsonl`; these are
+            scored, those in the study's language, and no explanation is asked for.
         budget: what the judge's answers may cost, such as `5usd` or `2e6tokens`; the features
             that most likely repay it are then explained first.
         batch: ask the judge through its Batch API.
@@ -95,9 +100,14 @@ def explain(
     workspace = Workspace(study, overwrite, progress, approve, tell)
     # Before hours of collecting: without a key nothing could be asked afterwards.
     judge = None if dry_run else judge_of(study, budget=budget, batch=batch)
+    if imported is not None and study.configuration.judge.model is None:
+        raise ConfigurationError(
+            "no judge scores what was imported: set judge.model, or name one with --judge-model"
+        )
     (collection,) = collect_in(workspace, [selection or Selection()])
+    more: dict[str, Any] = {"imported": imported, "budget": budget, "batch": batch}
     if dry_run:
-        return _explain_in(workspace, collection, None, budget=budget, batch=batch, dry_run=True)
+        return _explain_in(workspace, collection, None, dry_run=True, **more)
     # Two would ask the same, and write over one another's rows. It is held without leaving a file.
     with held(collection.folder, wait=False) as free:
         if not free:
@@ -105,7 +115,7 @@ def explain(
                 f"another process explains features of {collection.sae} in {study.folder}: wait "
                 "until it is done, and run again"
             )
-        return _explain_in(workspace, collection, judge, budget=budget, batch=batch)
+        return _explain_in(workspace, collection, judge, **more)
 
 
 def _explain_in(
@@ -113,6 +123,7 @@ def _explain_in(
     collection: Collection,
     judge: Judge | None,
     *,
+    imported: str | None,
     budget: str | None,
     batch: bool,
     dry_run: bool = False,
@@ -124,25 +135,32 @@ def _explain_in(
     path = study.explanations(collection.sae)
     settings = workspace.explanations_settings(collection.sae)
     known = workspace.rows_to_keep(path, EXPLANATIONS, settings)
-    ours = [row for row in known if _identity(row) == _configured_identity(study)]
-    done = {row["feature"]: row for row in ours if _is_done(row, study)}
-    names = list(workspace.concepts.names)
+    ours = [row for row in known if identity(row) == configured_identity(study, imported)]
     evidence = _evidence(collection)
+    given = {}
+    if imported is not None:
+        given = imported_rows(workspace, collection, known, imported)
+        evidence = [one for one in evidence if one.feature in given]
+    done = {
+        row["feature"]: row for row in ours if is_done(row, study) and not is_outdated(row, given)
+    }
+    names = list(workspace.concepts.names)
     left = [one for one in evidence if one.feature not in done]
-    scoring = _scoring(workspace, collection, evidence, done, ours, ordered=budget is not None)
+    ordered = budget is not None and not given
+    scoring = _scoring(workspace, collection, evidence, done, ours, given, ordered=ordered)
     if dry_run:
         forecast = _forecast(workspace, evidence, left, ours, scoring, batch)
         return Explanations(collection.sae, collection.layer, [], forecast)
     renewed = {one.feature for one in left}
     others = [row for row in known if row not in ours or row["feature"] not in renewed]
-    table = _GrowingTable(path, settings, others)
+    table = GrowingTable(path, settings, others)
     if left:
         try:
             explain_features(
                 left,
                 concepts=names,
                 judge=judge,
-                language=study.configuration.judge.language if judge else _LEXICAL_LANGUAGE,
+                language=study.configuration.judge.language if judge else LEXICAL_LANGUAGE,
                 scoring=scoring,
                 done=done,
                 on_result=table.add,
@@ -154,52 +172,6 @@ def _explain_in(
     result = [rows[feature] for feature in collection.features if feature in rows]
     write_bytes(study.folder / "summary.md", summarize(study, collection.sae).encode())
     return Explanations(collection.sae, collection.layer, result)
-
-
-class _GrowingTable:
-    """Rows of an explanations table, saved every few seconds while more come."""
-
-    def __init__(self, path: Path, settings: dict[str, Any], kept: list[dict[str, Any]]) -> None:
-        self.added: list[dict[str, Any]] = []
-        self._path, self._settings, self._kept = path, settings, kept
-        self._saved_at = time.monotonic()
-
-    def add(self, row: dict[str, Any]) -> None:
-        # Before the row: those that come together, as the pilot's, are saved together.
-        if time.monotonic() - self._saved_at > _SAVE_EVERY_SECONDS:
-            self.save()
-        self.added.append(row)
-
-    def save(self) -> None:
-        table = table_from_rows([*self._kept, *self.added], EXPLANATIONS)
-        write_table(self._path, table, EXPLANATIONS, self._settings)
-        self._saved_at = time.monotonic()
-
-
-def _identity(row: Mapping[str, Any]) -> tuple[str | None, ...]:
-    """What tells the rows of one feature apart."""
-    names = ("explainer", "judge_url", "judge_model", "language", "scorer")
-    return tuple(row[name] for name in names)
-
-
-def _configured_identity(study: Study) -> tuple[str | None, ...]:
-    """The identity of the rows that the study's settings ask for."""
-    settings = study.configuration.judge
-    if settings.model is None:
-        return "lexical", None, None, _LEXICAL_LANGUAGE, None
-    url = settings.url.rstrip("/")
-    return "judge", url, settings.model, settings.language, settings.scorer
-
-
-def _is_done(row: Mapping[str, Any], study: Study) -> bool:
-    """Whether a row need not be made again; one that is more precise than asked is done too."""
-    if row["status"] in _UNFINISHED or row["missing_failed"]:
-        return False
-    if row["precision"] is None:  # nothing stopped early
-        return True
-    # Where the budget stopped the pilot, its scores know too little of errors shared in prompts.
-    unsure = row["design_effect"] is not None and row["shared_discrimination"] is None
-    return not unsure and row["precision"] <= study.configuration.judge.precision
 
 
 def _evidence(collection: Collection) -> list[FeatureEvidence]:
@@ -232,6 +204,7 @@ def _scoring(
     evidence: Sequence[FeatureEvidence],
     done: Container[int],
     ours: Sequence[Mapping[str, Any]],
+    given: Mapping[int, Mapping[str, Any]],
     *,
     ordered: bool,
 ) -> Scoring:
@@ -239,9 +212,11 @@ def _scoring(
     from safesail.explaining import Chooser, Scoring, prospects_of
 
     settings = workspace.settings.judge
-    scoring = Scoring(scorer=settings.scorer, precision=settings.precision)
+    scoring = Scoring(scorer=settings.scorer, precision=settings.precision, given=given)
     if settings.model is None or all(one.feature in done for one in evidence):
         return scoring
+    if given:
+        return replace(scoring, design_effect=_design_effect(ours))
     possible = [one for one in evidence if one.status == "collected" and one.shortage() is None]
     duplicates = _duplicates(workspace, collection, possible)
     scoring = replace(scoring, design_effect=_design_effect(ours), duplicates=duplicates)

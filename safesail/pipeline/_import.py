@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from safesail.errors import InputError, StudyConflictError
+from safesail.pipeline._imported import IMPORTED
 from safesail.pipeline._lock import held
 from safesail.pipeline._workspace import Workspace, no_progress, rows_of
 from safesail.study import Study, language_tag
@@ -23,9 +24,6 @@ from safesail.tables import (
 from safesail.tables.formats import Row, read_delphi, read_neuronpedia, read_safe_sail
 
 ImportFormat = Literal["safe-sail", "neuronpedia", "delphi"]
-
-IMPORTED = "imported"
-"""Explainer and status of an imported row."""
 
 _READERS: dict[ImportFormat, Callable[[Path], list[Row]]] = {
     "safe-sail": read_safe_sail,
@@ -196,7 +194,14 @@ def _write(
             settings = workspace.explanations_settings(sae)
         known = rows_of(path, EXPLANATIONS)
         coming = {_identity(row) for row in new}
-        kept = [row for row in known if _identity(row) not in coming]
+        texts = {_of(row): row["explanation"] for row in new}
+        kept = [
+            row
+            for row in known
+            if _identity(row) not in coming
+            # A score of a text that comes again still holds.
+            or (row["judge_url"] and texts.get(_of(row)) == row["explanation"])
+        ]
         write_table(path, table_from_rows([*kept, *new], EXPLANATIONS), EXPLANATIONS, settings)
     return new, len(known) - len(kept)
 
@@ -204,6 +209,10 @@ def _write(
 def _identity(row: Mapping[str, Any]) -> tuple[Any, ...]:
     """What a second import of a file replaces."""
     return row["explainer"], row["source"], row["language"]
+
+
+def _of(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return *_identity(row), row["feature"]
 
 
 def _concepts(study: Study, sae: str) -> dict[int, list[str]]:

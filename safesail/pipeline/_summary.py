@@ -7,7 +7,7 @@ from typing import Any
 
 from safesail.ranking import Ranking
 from safesail.study import Study
-from safesail.tables import EXPLANATIONS, RANKINGS, markdown_text, read_table
+from safesail.tables import EXPLANATIONS, RANKINGS, explained_by, markdown_text, read_table
 
 _FEATURES_SHOWN = 50
 
@@ -63,7 +63,7 @@ def _ranking_section(ranking: list[dict[str, Any]]) -> list[str]:
 
 
 def _explanations_section(rows: list[dict[str, Any]]) -> list[str]:
-    explainers = dict.fromkeys(row["judge_model"] or row["explainer"] for row in rows)
+    explainers = dict.fromkeys(map(explained_by, rows))
     scored = [row for row in rows if row["status"] == "scored"]
     statuses = Counter(row["status"] for row in rows)
     lines = [

@@ -9,7 +9,7 @@ from safesail.tables._files import (
     write_table,
 )
 from safesail.tables._json_schema import json_schemas
-from safesail.tables._records import Context, read_contexts, table_from_rows
+from safesail.tables._records import Context, explained_by, read_contexts, table_from_rows
 from safesail.tables._schemas import (
     CONTEXTS,
     EXPLANATIONS,
@@ -33,6 +33,7 @@ __all__ = [
     "Context",
     "TableSchema",
     "describe_tables",
+    "explained_by",
     "export_table",
     "json_schemas",
     "markdown_text",

@@ -14,6 +14,15 @@ from safesail.tables._files import read_table
 from safesail.tables._schemas import CONTEXTS, TableSchema
 
 
+def explained_by(row: Mapping[str, Any]) -> str:
+    """Who wrote a row's explanation: the source of an import, the judge's model, or `lexical`.
+
+    Args:
+        row: of the explanations table.
+    """
+    return str(row["source"] or row["judge_model"] or row["explainer"])
+
+
 @dataclass(frozen=True)
 class Context:
     """A window of at most 32 tokens with one feature's activations; fields as in `CONTEXTS`."""

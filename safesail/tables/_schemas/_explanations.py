@@ -19,7 +19,7 @@ from safesail.tables._schemas._columns import (
 EXPLANATIONS = TableSchema(
     "explanations",
     1,
-    "one row per feature, explainer, judge and language",
+    "one row per feature, explainer, source, judge, scorer and language",
     (
         SAE,
         LAYER,
@@ -136,12 +136,12 @@ EXPLANATIONS = TableSchema(
         Column(
             "source",
             STRING,
-            "where an imported row is from, as `format:file`; null for rows made here",
+            "where an imported explanation is from, as `format:file`; null for those written here",
         ),
         Column(
             "tags",
             STRINGS,
-            "labels of an imported row, such as Safe-SAIL's; null for rows made here",
+            "labels that an imported explanation came with, such as Safe-SAIL's; else null",
         ),
         Column(
             "masked",

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from safesail.tables._export import markdown_text
+from safesail.tables._records import explained_by
 from safesail.tables._schemas import SCHEMAS
 from safesail.tables.formats._rows import Row, SaeTables
 from safesail.tables.formats._text import clean, number
@@ -170,8 +171,10 @@ def _scores(saes: Iterable[SaeTables]) -> list[str]:
 
 
 def _explainer(row: Row) -> str:
-    named = {"judge": row["judge_model"], "imported": f"imported from {row['source']}"}
-    return named.get(row["explainer"]) or str(row["explainer"])
+    if row["source"] is None:
+        return explained_by(row)
+    scored = f", scored by {row['judge_model']}" if row["judge_model"] else ""
+    return f"imported from {row['source']}{scored}"
 
 
 def _score_line(name: str, rows: Sequence[Row]) -> str | None:

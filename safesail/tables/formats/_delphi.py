@@ -116,7 +116,7 @@ def _write_feature(folder: Path, hook_point: str, row: Row, contexts: Iterable[C
     }
     write_file(folder / "scores" / _OURS / f"{name}.json", to_json(found, indent=1) + "\n")
     examples = [_example(context) for context in contexts if context.split == "score"]
-    if own_scores(row) and row["explainer"] != "imported" and examples:
+    if own_scores(row) and row["status"] != "imported" and examples:
         scorer = row["scorer"] or _LEXICAL
         write_file(folder / "scores" / scorer / f"{name}.txt", to_json(examples))
 
