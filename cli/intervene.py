@@ -150,24 +150,32 @@ def _print_tokens(outcome: PromptOutcome) -> None:
 
 
 def _print_target(found: Intervention) -> None:
-    say("target tokens: " + " ".join(printable(token) for token in found.targets))
+    say("target tokens: " + ", ".join(f'"{printable(token)}"' for token in found.targets))
     first, effect = found.outcomes[0], found.effect
     if len(found.outcomes) == 1:
         say(f"their probability {first.target_before:.4f}, after {first.target_after:.4f}")
     if effect is None:
+        if found.controls:
+            note(
+                "these are the tokens that the feature's direction raises by construction; to "
+                "compare with the controls, name words with --tokens"
+            )
         return
     over = f"mean of {effect.prompts} prompts" if effect.prompts > 1 else "one prompt"
+    own = number(effect.log_change)
+    if effect.log_change_low is not None:
+        own = interval(effect.log_change, effect.log_change_low, effect.log_change_high)
     say(
-        f"ln of its change {effect.log_change:+.2f} ({over}), "
+        f"ln of its change {own} ({over}), "
         f"of {effect.controls} controls {effect.log_change_controls:+.2f}"
     )
-    if effect.low is not None:
-        say(f"difference {interval(effect.difference, effect.low, effect.high)}")
+    say(f"more than a control {interval(effect.difference, effect.low, effect.high)}")
     say(f"rank probability {effect.rank_probability:.3f}")
     note(
+        "ln of its change: with its 95 % interval over prompts; one prompt has none\n"
         "controls: random features of the same SAE, shifted as far at each token\n"
-        "difference: with its 95 % interval over prompts, given these controls; "
-        "one prompt has none\n"
+        "more than a control: than the controls' mean, with the 95 % interval of the difference "
+        "to one more control\n"
         "rank probability: of ranking so high, by size, if the feature were one of the controls"
     )
 

@@ -78,13 +78,22 @@ class FeatureIntervention:
         self._thresholds = {sae.hook_point: sink_threshold}
         self._forward = FullForward(model, reads=sae.hook_point, writes=sae.output_hook_point)
 
-    def run(self, prompts: Sequence[str], targets: Sequence[int], *, generate: int) -> Intervention:
+    def run(
+        self,
+        prompts: Sequence[str],
+        targets: Sequence[int],
+        *,
+        generate: int,
+        compare: bool = True,
+    ) -> Intervention:
         """Measure the intervention on prompts.
 
         Args:
             prompts: at least one.
             targets: ids of the tokens whose total probability is measured; at least one.
             generate: most tokens of the answers to the first prompt; 0 for none.
+            compare: whether the effect on the targets is compared with the controls', which says
+                nothing where the targets were taken from the feature's own direction.
 
         Raises:
             InputError: a prompt has no words, or is longer than the model's context.
@@ -106,7 +115,7 @@ class FeatureIntervention:
             controls=self.controls,
             outcomes=outcomes,
             answers=self._answers(texts[0], generate) if generate else None,
-            effect=effect_of(outcomes),
+            effect=effect_of(outcomes) if compare else None,
         )
 
     def _text(self, prompt: str) -> TokenizedText:

@@ -93,14 +93,22 @@ class PromptOutcome:
 class Effect:
     """How much more than the controls a feature moves the target's probability.
 
+    Controls differ from one another by far more than prompts do, so what is asked is whether the
+    feature could be one of them.
+
     Attributes:
         prompts: prompts behind it.
         controls: controls behind it.
         log_change: mean over prompts of ln(probability after / before).
+        log_change_low: lower end of its 95 % interval over prompts, Student's t; None with fewer
+            than two.
+        log_change_high: upper end.
         log_change_controls: mean of the same over prompts and controls.
         difference: the first less the second.
-        low: lower end of its 95 % interval over the prompts, Student's t, given these controls;
-            None with fewer than two prompts.
+        low: lower end of its 95 % prediction interval: of how much more it moves the target than a
+            further control would, Student's t with the standard deviation s of the controls' mean
+            changes, s sqrt(1 + 1 / controls). Of a feature that is one more control it holds 0
+            in 95 % of draws, where controls' changes are normal. None with fewer than two.
         high: upper end.
         rank_probability: (1 + controls whose mean change is at least as large, either way) /
             (1 + controls): the probability of ranking so high if the feature were one of them.
@@ -109,6 +117,8 @@ class Effect:
     prompts: int
     controls: int
     log_change: float
+    log_change_low: float | None
+    log_change_high: float | None
     log_change_controls: float
     difference: float
     low: float | None
@@ -133,7 +143,8 @@ class Intervention:
         controls: features that stand in for the feature, at shifts of equal norm.
         outcomes: one per prompt.
         answers: to the first prompt, where answers were asked for.
-        effect: on the targets; None without controls.
+        effect: on the targets; None without controls, and where the targets are those that the
+            feature's own direction raises most, as any feature raises its own.
     """
 
     model: str
@@ -166,20 +177,26 @@ def effect_of(outcomes: Sequence[PromptOutcome]) -> Effect | None:
     if not outcomes or not outcomes[0].target_controls:
         return None
     own = np.array([outcome.log_change for outcome in outcomes])
-    controls = np.array([outcome.log_change_controls for outcome in outcomes])
-    differences = own - controls.mean(axis=1)
-    low = high = None
-    if len(outcomes) > 1:
-        interval = stats.ttest_1samp(differences, 0).confidence_interval(0.95)
-        low, high = float(interval.low), float(interval.high)
-    as_large = (np.abs(controls.mean(axis=0)) >= abs(own.mean())).sum()
+    controls = np.array([outcome.log_change_controls for outcome in outcomes]).mean(axis=0)
+    own_low = own_high = low = high = None
+    if len(own) > 1:
+        interval = stats.ttest_1samp(own, 0).confidence_interval(0.95)
+        own_low, own_high = float(interval.low), float(interval.high)
+    count = len(controls)
+    difference = float(own.mean() - controls.mean())
+    if count > 1:
+        half = stats.t.ppf(0.975, count - 1) * controls.std(ddof=1) * math.sqrt(1 + 1 / count)
+        low, high = difference - float(half), difference + float(half)
+    as_large = (np.abs(controls) >= abs(own.mean())).sum()
     return Effect(
-        prompts=len(outcomes),
-        controls=controls.shape[1],
+        prompts=len(own),
+        controls=count,
         log_change=float(own.mean()),
+        log_change_low=own_low,
+        log_change_high=own_high,
         log_change_controls=float(controls.mean()),
-        difference=float(differences.mean()),
+        difference=difference,
         low=low,
         high=high,
-        rank_probability=float((1 + as_large) / (1 + controls.shape[1])),
+        rank_probability=float((1 + as_large) / (1 + count)),
     )

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # Controls are drawn from features that fire on so many content tokens of the corpus.
 _TOKENS_FOR_CONTROLS = 5_000
+# Of a clamp or a scale: beyond it float32 overflows on the way.
+_LARGEST = 1e6
 
 
 def intervene(
@@ -45,7 +47,8 @@ def intervene(
         value: see `mode`.
         generate: most tokens of the answers to the first prompt; 0 for none.
         targets: words, with the space before them where they stand in a text; the probability of
-            the tokens that they begin with is measured. By default the feature's `top_logits`.
+            the tokens that they begin with is measured. By default the feature's `top_logits`,
+            on which no effect is compared with controls: any feature raises its own.
         controls: how many other features are tried at shifts of equal norm.
         chat: put the prompts into the model's chat template as a user's message.
         seed: of the draw of controls.
@@ -53,8 +56,8 @@ def intervene(
             None downloads it unasked.
 
     Raises:
-        InputError: no such feature was chosen, or it has no q999; a prompt is empty or too long; or
-            no token is there to be measured.
+        InputError: no such feature was chosen, or it has no q999; a prompt is empty or too long;
+            no token is there to be measured; or the value is no number of a sensible size.
         SafesailError: see `safesail.errors`.
     """
     from safesail.diagnosis import (
@@ -66,6 +69,8 @@ def intervene(
     )
     from safesail.reading import Reading
 
+    if not abs(value) <= _LARGEST:
+        raise InputError(f"value {value:g}: give a number between -{_LARGEST:g} and {_LARGEST:g}")
     if not prompts:
         raise InputError("no prompt: give one, or a file of them with --prompts")
     rows = load_feature(study, feature, sae).rows
@@ -101,4 +106,4 @@ def intervene(
         controls=drawn,
         chat=chat,
     )
-    return intervention.run(prompts, tokens, generate=generate)
+    return intervention.run(prompts, tokens, generate=generate, compare=bool(targets))

@@ -145,23 +145,43 @@ def test_the_effect_against_scipy() -> None:
     effect = effect_of(outcomes)
     assert effect is not None
     own = np.log([one.target_after / 0.1 for one in outcomes])
-    controls = np.log(np.array([one.target_controls for one in outcomes]) / 0.1)
-    differences = own - controls.mean(1)
-    ends = stats.t.interval(
-        0.95, len(own) - 1, differences.mean(), differences.std(ddof=1) / math.sqrt(len(own))
-    )
-    assert (effect.low, effect.high) == pytest.approx(ends)
+    controls = np.log(np.array([one.target_controls for one in outcomes]) / 0.1).mean(0)
+    ends = stats.t.interval(0.95, len(own) - 1, own.mean(), own.std(ddof=1) / math.sqrt(len(own)))
+    assert (effect.log_change_low, effect.log_change_high) == pytest.approx(ends)
     assert effect.difference == pytest.approx(effect.log_change - effect.log_change_controls)
+    # The two-sample t-test of one feature against the others, whose variance is theirs alone.
+    test = stats.ttest_ind([own.mean()], controls)
+    assert (effect.low is not None and effect.low > 0) == (test.pvalue < 0.05)
+    low, high = test.confidence_interval(0.95)
+    assert (effect.low, effect.high) == pytest.approx((low, high))
     assert effect.rank_probability == pytest.approx(1 / 6)
 
 
-def test_one_prompt_has_a_rank_and_no_interval() -> None:
+def test_one_prompt_has_a_rank_and_no_interval_over_prompts() -> None:
     effect = effect_of([outcome(0.1, 0.2, [0.1, 0.04, 0.15, 0.3])])
     assert effect is not None
-    assert (effect.low, effect.high) == (None, None)
+    assert (effect.log_change_low, effect.log_change_high) == (None, None)
+    assert effect.low is not None
+    assert effect.low < effect.difference
+    alone = effect_of([outcome(0.1, 0.2, [0.1])])
+    assert alone is not None
+    assert (alone.low, alone.high) == (None, None)
     # Two of four move it as far, one of them down.
     assert effect.rank_probability == pytest.approx(3 / 5)
     assert effect_of([outcome(0.1, 0.2, [])]) is None
+
+
+def test_its_own_top_tokens_are_compared_with_nothing(two_layers: Path) -> None:
+    row, study = chosen(two_layers), Study.open(two_layers)
+    found = intervene(study, [PROMPT], row["feature"], sae="first", controls=2, generate=0)
+    assert found.effect is None
+    assert len(found.outcomes[0].target_controls) == 2
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e30])
+def test_a_value_is_a_number_of_a_sensible_size(two_layers: Path, value: float) -> None:
+    with pytest.raises(InputError, match="give a number between"):
+        intervene(Study.open(two_layers), [PROMPT], 0, sae="first", value=value)
 
 
 def test_bad_input(two_layers: Path, copy: Callable[[Path], Path]) -> None:
@@ -240,6 +260,31 @@ def test_a_concepts_feature_moves_its_words_more_than_controls(lab: Lab) -> None
     assert (effect.prompts, effect.controls) == (24, 20)
     assert effect.low > 0.3
     assert effect.rank_probability < 0.1
+
+
+@pytest.mark.proof
+def test_one_more_random_feature_seldom_moves_more_than_the_controls(lab: Lab) -> None:
+    """Or the interval would call anything an effect: of 60 draws, 3 are expected."""
+    targets = target_tokens([f" {word}" for word in lab.triggers("fraud")], lab.model)
+    prompts = lab.neutral_prompts(6)
+    drawn = np.random.default_rng(0).choice(lab.alive, 60, replace=False).tolist()
+    q999 = float(np.median(list(lab.q999.values())))
+    beyond = 0
+    for number, feature in enumerate(drawn):
+        intervention = FeatureIntervention(
+            lab.model,
+            lab.sae,
+            FeatureEdit(feature, "clamp", 1.0, q999),
+            sink_threshold=lab.sink_threshold,
+            controls=draw_controls(lab.alive, feature, 20, seed=number),
+        )
+        effect = intervention.run(prompts, targets, generate=0).effect
+        assert effect is not None
+        assert effect.low is not None
+        assert effect.high is not None
+        beyond += not effect.low <= 0 <= effect.high
+    # At most 9: a binomial of 0.05 exceeds it once in 1,300 times.
+    assert beyond <= 9
 
 
 @pytest.mark.proof
