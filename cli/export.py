@@ -35,6 +35,7 @@ class Table(StrEnum):
     FEATURES = "features"
     CONTEXTS = "contexts"
     RANKINGS = "rankings"
+    CORRECTIONS = "corrections"
 
 
 _FILES = (Format.PARQUET, Format.CSV, Format.JSONL, Format.MARKDOWN)

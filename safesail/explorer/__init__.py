@@ -1,8 +1,16 @@
 """Pages over a study's tables: `safesail report` and `safesail serve`."""
 
-from safesail.explorer._corrections import Correction, read_corrections
+from safesail.explorer._corrections import Correction, corrections_file, read_corrections
 from safesail.explorer._explorer import Explorer
 from safesail.explorer._report import Report, write_report
 from safesail.explorer._serve import serve
 
-__all__ = ["Correction", "Explorer", "Report", "read_corrections", "serve", "write_report"]
+__all__ = [
+    "Correction",
+    "Explorer",
+    "Report",
+    "corrections_file",
+    "read_corrections",
+    "serve",
+    "write_report",
+]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from safesail.errors import InputError, StorageError
+from safesail.pipeline._corrected import corrections_of, corrections_table, with_corrections
 from safesail.pipeline._results import load_results
 from safesail.pipeline._workspace import rows_of
 from safesail.study import Study
@@ -82,9 +83,16 @@ def export_folder(
     folder = folder or study.folder / "exports" / format
     saes = sae_tables(study, sae, None if format == "dataset" else language)
     names = tuple(one.sae for one in saes)
+    if format != "dataset":
+        saes = [_corrected(study, one) for one in saes]
     if format == "dataset":
         load_results(study, "explanations", sae)  # refuses what must not lie in one table
-        write_dataset(table_files(study, names), folder, partial(_card, study, saes, licence))
+        write_dataset(
+            table_files(study, names),
+            folder,
+            partial(_card, study, saes, licence),
+            corrections=corrections_table(study, names),
+        )
         count = sum(len(one.explanations) for one in saes)
     elif format == "neuronpedia":
         model = model_name(study)
@@ -118,6 +126,11 @@ def sae_tables(
             f"no explanations{of}{tongue} in {study.folder}: run `safesail explain` first"
         )
     return found
+
+
+def _corrected(study: Study, sae: SaeTables) -> SaeTables:
+    rows = with_corrections(sae.explanations, corrections_of(study, [sae.sae]))
+    return replace(sae, explanations=rows)
 
 
 def _tables(
@@ -184,6 +197,7 @@ def study_card(
         "features": "features/*.parquet",
         "contexts": "contexts/**/*.parquet",
         "rankings": "rankings.parquet",
+        "corrections": "corrections.parquet",
     }
     corpus = study.configuration.corpus
     names = [source.hub or last_part(source.path or "") for source in corpus.sources]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from safesail.builtin import PREFIX
 from safesail.errors import CandidateError, InputError
+from safesail.explorer import corrections_file
+from safesail.pipeline._corrected import corrections_of
 from safesail.pipeline._export import sae_tables, study_card, table_files
 from safesail.pipeline._release_reading import KIND, MANIFEST, digest_of, is_release
 from safesail.pipeline._workspace import Approve, Workspace, no_progress
@@ -100,6 +102,7 @@ def write_release(
         included = (
             *(f"SAE {name}: `{place}`" for name, place in places.items()),
             *(f"concepts: `{place}`" for place in concepts),
+            *_copy_corrections(study, names, new),
             "settings: `safesail.toml`; digests and versions: `manifest.json`",
         )
         write_file(new / CARD, study_card(study, chosen, licence, rows, included=included))
@@ -107,6 +110,15 @@ def write_release(
         manifest = _manifest(study, places, licence, files)
         write_file(new / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
     return WrittenRelease(folder, len(files) + 1, sum(file["bytes"] for file in files.values()))
+
+
+def _copy_corrections(study: Study, saes: Sequence[str], folder: Path) -> Iterator[str]:
+    """Copy what people corrected in these SAEs; a line for the card, if they did."""
+    found = corrections_of(study, saes)
+    if found:
+        lines = "".join(one.model_dump_json() + "\n" for one in found)
+        write_file(corrections_file(Study(folder, study.configuration)), lines)
+        yield f"{len(found)} corrections by people: `corrections.jsonl`"
 
 
 def _check_target(study: Study, folder: Path, overwrite: bool) -> None:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from safesail.errors import InputError, StudyConflictError
+from safesail.pipeline._corrected import corrections_table
 from safesail.study import Study, require_same
 from safesail.tables import (
     CONTEXTS,
@@ -22,7 +23,7 @@ from safesail.tables import (
     read_table,
 )
 
-ResultTable = Literal["rankings", "features", "contexts", "explanations"]
+ResultTable = Literal["rankings", "features", "contexts", "explanations", "corrections"]
 
 _STAGES = {
     "rankings": "safesail rank-saes",
@@ -51,6 +52,11 @@ def load_results(study: Study, table: ResultTable, sae: str | None = None) -> pa
         StudyConflictError: SAEs' results were made by different settings, and none is named.
         StorageError: a file cannot be read.
     """
+    if table == "corrections":
+        corrections = corrections_table(study, None if sae is None else [sae])
+        if not corrections.num_rows:
+            raise InputError(f"no corrections in {study.folder}: make some in `safesail serve`")
+        return corrections
     paths = [
         path
         for path in _paths(study, table)

@@ -12,6 +12,7 @@ from safesail.tables._json_schema import json_schemas
 from safesail.tables._records import Context, explained_by, read_contexts, table_from_rows
 from safesail.tables._schemas import (
     CONTEXTS,
+    CORRECTIONS,
     EXPLANATIONS,
     FEATURES,
     RANKINGS,
@@ -24,6 +25,7 @@ from safesail.tables._whole import write_bytes, written_whole
 
 __all__ = [
     "CONTEXTS",
+    "CORRECTIONS",
     "EXPLANATIONS",
     "FEATURES",
     "RANKINGS",

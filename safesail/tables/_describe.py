@@ -11,6 +11,7 @@ _PLACES = {
     "features": "features/<sae>.parquet",
     "contexts": "contexts/<sae>/part-*.parquet",
     "explanations": "explanations/<sae>.parquet",
+    "corrections": "safesail export --table corrections",
 }
 
 

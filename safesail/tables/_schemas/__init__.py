@@ -2,15 +2,20 @@
 
 from safesail.tables._schemas._columns import Column, TableSchema
 from safesail.tables._schemas._contexts import CONTEXTS
+from safesail.tables._schemas._corrections import CORRECTIONS
 from safesail.tables._schemas._explanations import EXPLANATIONS
 from safesail.tables._schemas._features import FEATURES
 from safesail.tables._schemas._rankings import RANKINGS
 from safesail.tables._schemas._training import TRAINING
 
-SCHEMAS = {schema.name: schema for schema in (TRAINING, RANKINGS, FEATURES, CONTEXTS, EXPLANATIONS)}
+SCHEMAS = {
+    schema.name: schema
+    for schema in (TRAINING, RANKINGS, FEATURES, CONTEXTS, EXPLANATIONS, CORRECTIONS)
+}
 
 __all__ = [
     "CONTEXTS",
+    "CORRECTIONS",
     "EXPLANATIONS",
     "FEATURES",
     "RANKINGS",

@@ -35,7 +35,8 @@ EXPLANATIONS = TableSchema(
         Column(
             "explainer",
             STRING,
-            "`lexical` (no language model asked), `judge`, or `imported` from a file",
+            "`lexical` (no language model asked), `judge`, or `imported` from a file; in exports "
+            "to other tools also `person`",
             nullable=False,
         ),
         Column("judge_model", STRING, "model that was asked; null for lexical"),

@@ -13,7 +13,7 @@ from safesail.tables.formats._delphi import DELPHI_CARRIED, read_delphi, write_d
 from safesail.tables.formats._folder import write_file, written_folder
 from safesail.tables.formats._neuronpedia import NEURONPEDIA_CARRIED, write_neuronpedia
 from safesail.tables.formats._neuronpedia_reading import read_neuronpedia
-from safesail.tables.formats._rows import Row, SaeTables
+from safesail.tables.formats._rows import Row, SaeTables, best_of_each
 from safesail.tables.formats._safe_sail import SAFE_SAIL_CARRIED, read_safe_sail, write_safe_sail
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Row",
     "SaeTables",
     "TableFile",
+    "best_of_each",
     "card",
     "copy_tables",
     "last_part",

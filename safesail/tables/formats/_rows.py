@@ -29,7 +29,7 @@ SCORE_COLUMNS = (
 _COUNTS = ("observations", "missing")
 _FEATURES_AT_ONCE = 64
 # The best of several rows that say what one feature is.
-_PREFERRED = ("judge", "imported", "lexical")
+_PREFERRED = ("person", "judge", "imported", "lexical")
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ def told(rows: Iterable[Row], language: str | None = None) -> list[Row]:
 def best_of_each(rows: Iterable[Row]) -> list[Row]:
     """One row per feature, for formats that hold one: by feature.
 
-    A judge's goes before an imported one, that before the lexical baseline's; then one with an
-    explanation, one with a score, and the newest.
+    One with an explanation goes before one without; then a person's before a judge's, that before
+    an imported one, that before the lexical baseline's; then one with a score, and the newest.
     """
     found: dict[int, Row] = {}
     for row in sorted(rows, key=_preference):
