@@ -48,6 +48,7 @@ def show(
             {
                 "features": found.rows,
                 "explanations": found.explanations,
+                "corrections": [one.model_dump(mode="json") for one in found.corrections],
                 "contexts": [vars(context) for context in found.contexts],
             }
         )
@@ -57,6 +58,9 @@ def show(
     say(f"feature {feature} of {row['sae']} (layer {row['layer']}, {status})")
     for explanation in found.explanations:
         _print_explanation(explanation)
+    for one in found.corrections:
+        text = one.value if isinstance(one.value, str) else ", ".join(one.value) or "no concept"
+        say(f"  [{one.field} corrected by {printable(one.author)}] {printable(text)}")
     for each in found.rows:
         say(
             f"  {each['concept']}: distinguishes "
@@ -87,7 +91,8 @@ def _print_explanation(row: dict[str, Any]) -> None:
     from safesail.tables import explained_by
 
     by = explained_by(row)
-    say(f"  [{printable(by)}] {printable(row['explanation'] or row['status'])}")
+    text = row["explanation"] or f"(no explanation: {row['status']})"
+    say(f"  [{printable(by)}] {printable(text)}")
     if row["status"] == "scored":
         say(
             "    correlation "

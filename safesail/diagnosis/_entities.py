@@ -18,7 +18,7 @@ ENTITY_SHARE = 0.5
 """A feature is entity-like where one token type has more than this share of its peaks: our
 choice."""
 _RESAMPLES = 1000
-_COLUMNS = ["feature", "kind", "tokens", "peak_at"]
+_COLUMNS = ["feature", "kind", "document", "start", "tokens", "peak_at"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class EntityProfile:
         sae: name of the SAE.
         layer: its layer.
         feature: the feature.
-        windows: active windows kept of it: the strongest, and some drawn of each level.
+        windows: active windows kept of it: the strongest, and some drawn of each level; one that
+            is both counts once.
         token: the most frequent type.
         share: of the windows that peak at it.
         share_low: lower end of its 95 % Wilson interval.
@@ -65,14 +66,16 @@ def entity_profiles(folder: Path, sae: str, layer: int) -> list[EntityProfile]:
         sae: its name.
         layer: its layer.
     """
-    peaks: dict[int, Counter[str]] = {}
+    peaks: dict[int, dict[tuple[str, int], str]] = {}
     for shard in sorted(folder.glob("part-*.parquet")):
         table = pq.read_table(shard, columns=_COLUMNS, partitioning=None)
         table = table.filter(pc.equal(table["kind"], "active"))
-        for row in table.select(["feature", "tokens", "peak_at"]).to_pylist():
-            peak = _type(row["tokens"][row["peak_at"]])
-            peaks.setdefault(row["feature"], Counter())[peak] += 1
-    return [_profile(sae, layer, feature, peaks[feature]) for feature in sorted(peaks)]
+        for row in table.to_pylist():
+            place = row["document"], row["start"]
+            peaks.setdefault(row["feature"], {})[place] = _type(row["tokens"][row["peak_at"]])
+    return [
+        _profile(sae, layer, feature, Counter(peaks[feature].values())) for feature in sorted(peaks)
+    ]
 
 
 def _type(token: str) -> str:

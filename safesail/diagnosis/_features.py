@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from safesail.tables import explained_by
+from safesail.tables import explained_by, explanation_rank
 
 Row = Mapping[str, Any]
 LabelledBy = Literal["judge", "choice"]
@@ -23,7 +23,7 @@ class ExplainedFeature:
         feature: its index in the SAE.
         q999: 0.999 quantile of its activations above zero, on the collected corpus.
         explanation: what it responds to; None where nobody could say.
-        explained_by: the judge's model, `lexical`, or `imported`.
+        explained_by: the judge's model, `lexical`, the source of an import, or a person.
         status: of its row of the explanations table.
         concepts: those that it belongs to, with their ancestors.
         labelled_by: who says so: `judge` (the concepts that the judge assigned; perhaps none), or
@@ -48,16 +48,16 @@ class ExplainedFeature:
 
 
 def explained_features(
-    explanations: Iterable[Row], features: Iterable[Row]
+    explanations: Iterable[Row], features: Iterable[Row], language: str | None = None
 ) -> tuple[list[ExplainedFeature], list[int]]:
     """Features of one SAE, ascending, each with its best explanation.
 
-    Of several explanations of a feature, a judge's goes before an imported one, and that before
-    the lexical baseline's; then one with a score before one without; then the latest.
+    Of several explanations of a feature the best counts: see `tables.explanation_rank`.
 
     Args:
         explanations: rows of the explanations table.
         features: rows of the features table.
+        language: that is wanted; None for any.
 
     Returns:
         The features, and the indices of those left out because they have no q999: they never
@@ -69,7 +69,8 @@ def explained_features(
     best: dict[int, Row] = {}
     for row in explanations:
         known = best.get(row["feature"])
-        if known is None or _preference(row) > _preference(known):
+        rank = explanation_rank(row, language)
+        if known is None or rank > explanation_rank(known, language):
             best[row["feature"]] = row
     found, left_out = [], []
     for feature in sorted(best):
@@ -80,12 +81,6 @@ def explained_features(
         else:
             found.append(_explained(best[feature], rows, q999))
     return found, left_out
-
-
-def _preference(row: Row) -> tuple[bool, int, bool, str]:
-    has_text = row["explanation"] is not None
-    made_by = ("lexical", "imported", "judge").index(row["explainer"])
-    return has_text, made_by, row["status"] == "scored", str(row["created_at"] or "")
 
 
 def _explained(row: Row, chosen: Sequence[Row], q999: float) -> ExplainedFeature:

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from safesail.errors import ConfigurationError, StudyConflictError
-from safesail.explorer._corrections import Correction, corrections_file, read_corrections
+from safesail.explorer._corrections import (
+    Correction,
+    corrections_file,
+    latest_corrections,
+    read_corrections,
+)
 from safesail.study import Study, require_same
 from safesail.tables import (
     EXPLANATIONS,
@@ -24,11 +29,14 @@ from safesail.tables import (
 if TYPE_CHECKING:
     import duckdb
 
-# A feature's best explanation: one with text, by a judge, in the study's language, scored, new.
-_BEST = """
-CREATE TABLE best AS SELECT * FROM explanations QUALIFY row_number() OVER (
-  PARTITION BY sae, feature ORDER BY explanation IS NULL, explainer = 'judge' DESC,
-  language = $language DESC, language = 'en' DESC, status = 'scored' DESC, created_at DESC) = 1
+# A feature's best explanation, as `tables.explanation_rank` has it.
+RANK = """explanation IS NULL OR coalesce(masked, false),
+  list_position(['judge', 'imported', 'lexical'], explainer), language = $language DESC,
+  language = 'en' DESC, coalesce(isfinite(discrimination) OR isfinite(correlation),
+  isfinite(discrimination), isfinite(correlation), false) DESC, created_at DESC"""
+_BEST = f"""
+CREATE TABLE best AS SELECT * FROM explanations
+QUALIFY row_number() OVER (PARTITION BY sae, feature ORDER BY {RANK}) = 1
 """
 _FACTS = """
 CREATE TABLE facts AS SELECT sae, feature, any_value(layer) AS layer,
@@ -60,7 +68,9 @@ LEFT JOIN (
   SELECT sae, feature, any_value(c.concepts) AS concepts, any_value(c.explanation) AS explanation,
     any_value(c.explanation_by) AS explanation_by
   FROM corrected AS c LEFT JOIN best AS b USING (sae, feature)
-  WHERE c.language IN ('', coalesce(b.language, c.language)) GROUP BY sae, feature
+  WHERE c.language = '' OR (c.language = coalesce(b.language, c.language)
+    AND c.original IS NOT DISTINCT FROM b.explanation)
+  GROUP BY sae, feature
 ) AS c USING (sae, feature)
 """
 _CONCEPTS = "CREATE TABLE of_concept AS SELECT id, unnest(concepts) AS concept FROM catalog"
@@ -72,6 +82,7 @@ _CORRECTED = pa.schema(
         "concepts": pa.list_(pa.string()),
         "explanation": pa.string(),
         "explanation_by": pa.string(),
+        "original": pa.string(),
     }
 )
 
@@ -84,6 +95,7 @@ class Catalog:
         numbers: by SAE and feature, its row in the table `catalog`.
         warnings: what a reader should know of the tables.
         corrections: what people corrected.
+        language: of the study's explanations, which is preferred.
     """
 
     def __init__(self, study: Study) -> None:
@@ -106,8 +118,8 @@ class Catalog:
         self._load("rankings", _joined(rankings, RANKINGS))
         self.corrections = read_corrections(study)
         self._load("corrected", _latest(self.corrections))
-        language = study.configuration.judge.language
-        self._database.execute(_BEST, {"language": language})
+        self.language = study.configuration.judge.language
+        self._database.execute(_BEST, {"language": self.language})
         for statement in (_FACTS, _CATALOG, _CONCEPTS):
             self._database.execute(statement)
         rows = self.rows("SELECT id, sae, feature FROM catalog")
@@ -176,7 +188,6 @@ def _joined(paths: list[Path], schema: TableSchema) -> pa.Table:
 
 def _latest(corrections: list[Correction]) -> pa.Table:
     """The corrections that hold: of each feature, field and language the last one."""
-    last = {(c.sae, c.feature, c.field, c.language): c for c in corrections}
     rows = [
         {
             "sae": c.sae,
@@ -185,8 +196,9 @@ def _latest(corrections: list[Correction]) -> pa.Table:
             "concepts": c.value if c.field == "concepts" else None,
             "explanation": c.value if c.field == "explanation" else None,
             "explanation_by": c.author if c.field == "explanation" else None,
+            "original": original if c.field == "explanation" else None,
         }
-        for c in last.values()
+        for c, original in latest_corrections(corrections)
     ]
     return pa.Table.from_pylist(rows, schema=_CORRECTED)
 

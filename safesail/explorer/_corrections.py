@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -82,6 +83,34 @@ def read_corrections(study: Study) -> list[Correction]:
                 "mend the line or delete it"
             ) from error
     return found
+
+
+def latest_corrections(
+    corrections: Iterable[Correction],
+) -> list[tuple[Correction, str | list[str] | None]]:
+    """The last correction of each feature, field and language, with what it stands for.
+
+    What it stands for is what stood there before anybody corrected it: of a correction of a
+    correction the first one's. A text that was corrected back to that is corrected no more. A text
+    that was explained anew since is another one, which the correction says nothing of.
+
+    Args:
+        corrections: oldest first.
+    """
+    found: dict[tuple[str, int, str, str], tuple[Correction, str | list[str] | None]] = {}
+    for one in corrections:
+        key = (one.sae, one.feature, one.field, one.language)
+        before = found.get(key)
+        again = before is not None and one.corrected == before[0].value
+        found[key] = one, before[1] if before is not None and again else one.corrected
+    return [(one, original) for one, original in found.values() if not _same(one.value, original)]
+
+
+def _same(value: str | list[str], original: str | list[str] | None) -> bool:
+    """Whether two texts differ in white space at most, or two lists in order."""
+    if isinstance(value, str) and isinstance(original, str):
+        return value.split() == original.split()
+    return isinstance(original, list) and sorted(value) == sorted(original)
 
 
 def write_correction(study: Study, correction: Correction) -> None:

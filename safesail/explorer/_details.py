@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from safesail.explorer._catalog import Catalog
+from safesail.explorer._catalog import RANK, Catalog
 from safesail.explorer._listing import COLUMNS
 
 Key = tuple[str, int]
@@ -35,9 +35,8 @@ def features_of(catalog: Catalog, keys: Sequence[Key]) -> dict[Key, dict[str, An
     )
     explanations = _by_key(
         catalog.rows(
-            f"SELECT * FROM explanations {_WANTED} ORDER BY explanation IS NULL, "
-            "explainer = 'judge' DESC, language, created_at DESC",
-            wanted,
+            f"SELECT * FROM explanations {_WANTED} ORDER BY {RANK}",
+            wanted | {"language": catalog.language},
         )
     )
     near = {key: (rows[0]["nearest_features"] or []) for key, rows in chosen.items()}

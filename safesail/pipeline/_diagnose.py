@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from safesail.errors import InputError
 from safesail.pipeline._collect import sink_threshold
+from safesail.pipeline._corrected import explanations_of
 from safesail.pipeline._results import load_results
 from safesail.pipeline._workspace import Approve, Workspace, no_progress, rows_of
 from safesail.study import Study, require_same
@@ -142,11 +143,13 @@ class Diagnoser:
         wanted = set(self._concepts) if self._wanted else None
         found = {}
         for name in [self._sae] if self._sae else names:
-            rows = rows_of(self.study.explanations(name), EXPLANATIONS)
+            rows = explanations_of(self.study, name)
             if self._layer is not None and any(row["layer"] != self._layer for row in rows):
                 continue
             features, left_out = explained_features(
-                rows, rows_of(self.study.features(name), FEATURES)
+                rows,
+                rows_of(self.study.features(name), FEATURES),
+                self.study.configuration.judge.language,
             )
             if wanted is not None:
                 features = [one for one in features if wanted & set(one.concepts)]

@@ -209,7 +209,9 @@ def study_card(
             rows=rows,
             files={name: above + patterns[name] for name in patterns if name in rows},
             corpus=[*names, *(["the concepts' own texts"] if corpus.concept_texts else [])],
-            tokens=corpus.max_tokens,
+            tokens=max(
+                (row["tokens_seen"] or 0 for one in saes for row in one.features), default=0
+            ),
             licence=licence,
             included=included,
         )
@@ -231,7 +233,6 @@ def push_dataset(folder: Path, name: str) -> str:
     Raises:
         StorageError: the hub refuses it, or cannot be reached.
     """
-    import httpx
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
@@ -239,10 +240,15 @@ def push_dataset(folder: Path, name: str) -> str:
     try:
         url = hub.create_repo(name, repo_type="dataset", private=True, exist_ok=True)
         hub.upload_folder(repo_id=name, repo_type="dataset", folder_path=folder)
-    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, httpx.HTTPError, OSError) as e:
-        reason = next(iter(str(e).strip().splitlines()), type(e).__name__)
+    except Exception as error:
+        # The library has moved from one HTTP library to another, whose errors it lets through.
+        from_http = type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore")
+        known = (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError)
+        if not from_http and not isinstance(error, known):
+            raise
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise StorageError(
             f"could not upload {folder} to {name!r} ({reason}): log in with `hf auth login` or "
-            "set HF_TOKEN, and check the name"
-        ) from e
+            "set HF_TOKEN, and check the name and the connection"
+        ) from error
     return str(url)

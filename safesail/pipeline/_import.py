@@ -96,6 +96,8 @@ def import_explanations(
     """
     language = None if language is None else language_tag(language)
     rows = _READERS[format](path)
+    if not rows:
+        raise InputError(f"{path} holds no explanations: is it a file of {format}?")
     workspace = Workspace(study, overwrite=False, progress=no_progress)
     saes = _saes(workspace)
     if sae is not None and sae not in saes:
@@ -125,9 +127,16 @@ def import_explanations(
 
 
 def _file_name(path: Path) -> str:
-    """A name that tells files apart: of `explanations/` that of the folder it lies in."""
+    """A name that tells files apart; of `explanations/`, that of the folder it lies in.
+
+    Neuronpedia names the files of every source alike: they go by their source, too.
+    """
     path = path.resolve()
-    return path.parent.name if path.name == "explanations" else path.name
+    if path.name == "explanations":
+        return path.parent.name
+    if path.parent.name == "explanations":
+        return f"{path.parent.parent.name}/{path.name}"
+    return path.name
 
 
 def _saes(workspace: Workspace) -> dict[str, _Sae]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safesail.pipeline._corrected import explanations_of
 from safesail.pipeline._diagnose import explained_saes
 from safesail.pipeline._workspace import Workspace, no_progress, rows_of
 from safesail.study import Study
 from safesail.tables import (
-    EXPLANATIONS,
     FEATURES,
     read_configuration,
     read_table,
@@ -34,10 +34,10 @@ def landscape(study: Study) -> Landscape:
     workspace = Workspace(study, False, no_progress)
     saes = []
     for name in explained_saes(study):
-        explanations = rows_of(study.explanations(name), EXPLANATIONS)
+        explanations = explanations_of(study, name)
         chosen = rows_of(study.features(name), FEATURES)
         layer = explanations[0]["layer"]
-        explained, _ = explained_features(explanations, chosen)
+        explained, _ = explained_features(explanations, chosen, workspace.settings.judge.language)
         entities = entity_profiles(study.contexts(name), name, layer)
         saes.append(SurveyedSae(name, layer, chosen, explained, entities))
     layers = count_layers(workspace.model_name, folder=study.folder)
@@ -107,7 +107,8 @@ def _about(study: Study, sae: str, chosen: list[dict[str, Any]]) -> dict[int, di
     rows: dict[int, list[dict[str, Any]]] = {}
     for row in chosen:
         rows.setdefault(row["feature"], []).append(row)
-    explained, _ = explained_features(rows_of(study.explanations(sae), EXPLANATIONS), chosen)
+    language = study.configuration.judge.language
+    explained, _ = explained_features(explanations_of(study, sae), chosen, language)
     known = {one.feature: one for one in explained}
     found = {}
     for feature, mine in rows.items():

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from safesail.errors import InputError, StudyConflictError
-from safesail.pipeline._corrected import corrections_table
+from safesail.explorer import Correction
+from safesail.pipeline._corrected import corrections_of, corrections_table
 from safesail.study import Study, require_same
 from safesail.tables import (
     CONTEXTS,
@@ -99,11 +100,13 @@ class FeatureResults:
         rows: its rows of the features table, one per concept; none where it was not chosen.
         explanations: its rows of the explanations table.
         contexts: its contexts.
+        corrections: what people corrected of it, oldest first.
     """
 
     rows: list[dict[str, Any]]
     explanations: list[dict[str, Any]]
     contexts: list[Context]
+    corrections: list[Correction]
 
 
 def load_feature(study: Study, feature: int, sae: str | None = None) -> FeatureResults:
@@ -138,7 +141,8 @@ def load_feature(study: Study, feature: int, sae: str | None = None) -> FeatureR
             "name one with --sae"
         )
     contexts = read_contexts(study.contexts(owners[0]), [feature]).get(feature, [])
-    return FeatureResults(rows, explanations, contexts)
+    corrections = [one for one in corrections_of(study, owners) if one.feature == feature]
+    return FeatureResults(rows, explanations, contexts, corrections)
 
 
 def _rows_of_feature(

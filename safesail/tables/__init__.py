@@ -1,5 +1,6 @@
 """Result tables: their columns, how they are written and read, and what they export to."""
 
+from safesail.tables._best import explanation_rank
 from safesail.tables._describe import describe_tables
 from safesail.tables._export import export_table, markdown_text
 from safesail.tables._files import (
@@ -36,6 +37,7 @@ __all__ = [
     "TableSchema",
     "describe_tables",
     "explained_by",
+    "explanation_rank",
     "export_table",
     "json_schemas",
     "markdown_text",

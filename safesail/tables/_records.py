@@ -15,11 +15,13 @@ from safesail.tables._schemas import CONTEXTS, TableSchema
 
 
 def explained_by(row: Mapping[str, Any]) -> str:
-    """Who wrote a row's explanation: the source of an import, the judge's model, or `lexical`.
+    """Who wrote a row's explanation: a person, a file's source, the judge's model, or `lexical`.
 
     Args:
         row: of the explanations table.
     """
+    if row["explainer"] == "person":
+        return str(row["explained_by"])
     return str(row["source"] or row["judge_model"] or row["explainer"])
 
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import os
+import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -147,7 +151,12 @@ def test_the_card_says_what_the_tables_hold(
     assert f"| {scored[0]:.2f} to {scored[-1]:.2f} |" in card
     assert f"0.3: {sum(value >= 0.3 for value in scored)}, 0.5:" in card
     assert "**lexical**, language en" in card
-    assert "| fraud |" in card
+    features = load_results(Study.open(explained), "features", told[0]["sae"]).to_pylist()
+    of_fraud = [row for row in features if row["concept"] == "fraud"]
+    called = sum(row["called"] for row in of_fraud)
+    assert f"| fraud | {len(of_fraud)} | {called} |" in card
+    (tokens,) = {row["tokens_seen"] for row in features}
+    assert f"observed on {tokens:,} tokens of" in card
     assert "Licence: none was given" in card
     assert "license" not in front_matter(card)
     for line in ("corpus.jsonl", "asked no language model", "2509.18127", "2512.23260"):
@@ -274,6 +283,23 @@ def test_a_dataset_is_uploaded_when_asked(
         for path in (tmp_path / "out").rglob("*.*")
     }
     assert uploads.files == written
+
+
+def test_a_hub_that_cannot_be_reached_is_one_line(
+    explained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_of_a_test")
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    code = exporting(explained, tmp_path / "out")
+    environment = os.environ | {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": f"http://127.0.0.1:{port}"}
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+    )
+    assert found.returncode == 1
+    (line,) = [line for line in found.stderr.splitlines() if line.startswith("error: ")]
+    assert "could not upload" in line
+    assert "Traceback" not in found.stderr
 
 
 def test_what_the_hub_refuses_is_one_line(explained: Path, tmp_path: Path, run: Run) -> None:

@@ -104,6 +104,35 @@ def test_counts_are_printed(
     assert [cell for cell in out.splitlines()[2].split() if cell] == ["upper", *"5111"]
 
 
+def test_files_of_one_name_are_told_apart_by_their_source(
+    explained: Path, copy: Callable[[Path], Path], tmp_path: Path, run: Run
+) -> None:
+    """Neuronpedia's batches are all called alike."""
+    folder = copy(explained)
+    for number, source in enumerate(("2-first", "2-second"), start=1):
+        file = tmp_path / source / "explanations" / "batch-0.jsonl"
+        file.parent.mkdir(parents=True)
+        record = {"layer": source, "index": str(number), "description": f"text {number}"}
+        file.write_text(json.dumps(record) + "\n")
+        code, _, err = run(
+            "import", file, "--study", folder, "--format", "neuronpedia", "--sae", "upper"
+        )
+        assert code == 0, err
+    assert {(row["source"], row["explanation"]) for row in imported(folder, "upper")} == {
+        ("neuronpedia:2-first/batch-0.jsonl", "text 1"),
+        ("neuronpedia:2-second/batch-0.jsonl", "text 2"),
+    }
+
+
+def test_a_file_that_holds_nothing_is_said(explained: Path, tmp_path: Path, run: Run) -> None:
+    (tmp_path / "empty.jsonl").write_text("")
+    code, _, err = run(
+        "import", tmp_path / "empty.jsonl", "--study", explained, "--format", "neuronpedia"
+    )
+    assert code == 1
+    assert "empty.jsonl holds no explanations: is it a file of neuronpedia?" in err
+
+
 def test_an_import_needs_no_ranking(
     fresh: Path, copy: Callable[[Path], Path], database: Path, run: Run
 ) -> None:

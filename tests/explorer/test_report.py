@@ -118,7 +118,8 @@ def test_corrections_are_in_it(own: Study, tmp_path: Path) -> None:
     Explorer(own).correct(
         Correction(
             author="Ada", sae="first", feature=3, language="en", field="explanation",
-            value="robbed banks", corrected="x", explained_by="made-up-judge",
+            value="robbed banks", explained_by="made-up-judge",
+            corrected="mentions of savings that were stolen, number 3",
         )
     )  # fmt: skip
     write_report(own, tmp_path / "report.html")

@@ -37,7 +37,7 @@ class CardFacts:
         rows: rows, by name of the table.
         files: pattern of a table's files in the folder, by its name.
         corpus: names of the sources that features were observed on.
-        tokens: most tokens of them that were read.
+        tokens: content tokens of them that features were observed on.
         licence: identifier of the licence; None where none was given.
         included: what lies in the folder beside the tables, one line each.
     """
@@ -97,18 +97,20 @@ def _summary(facts: CardFacts) -> str:
     explained = sum(len({row["feature"] for row in _given(sae)}) for sae in facts.saes)
     lines = [
         f"{explained:,} explained features of sparse autoencoders (SAEs) of the language model "
-        f"{markdown_text(facts.model)}, chosen because they separate safety concepts, and what is "
-        "known of how good the explanations are. Made with safesail.",
+        f"{markdown_text(facts.model)}, chosen as those that separate safety concepts best, and "
+        "what is known of how good the explanations are. Only of those that are called it is shown "
+        "that they separate a concept at all. Made with safesail.",
         "",
-        "| SAE | layer | reads | features chosen | explained | where it is from |",
-        "| --- | ---: | --- | ---: | ---: | --- |",
+        "| SAE | layer | reads | features chosen | called | explained | where it is from |",
+        "| --- | ---: | --- | ---: | ---: | ---: | --- |",
     ]
     for sae in facts.saes:
         chosen = {row["feature"] for row in sae.features}
+        called = {row["feature"] for row in sae.features if row["called"]}
         with_text = {row["feature"] for row in _given(sae)}
         cells = [
             *(markdown_text(sae.sae), str(sae.layer), markdown_text(sae.hook_point or "unknown")),
-            *(f"{len(chosen):,}", f"{len(with_text):,}"),
+            *(f"{len(chosen):,}", f"{len(called):,}", f"{len(with_text):,}"),
             markdown_text(sae.published or "not published"),
         ]
         lines.append("| " + " | ".join(cells) + " |")
@@ -140,12 +142,14 @@ def _tables(facts: CardFacts) -> list[str]:
 
 def _concepts(saes: Iterable[SaeTables]) -> list[str]:
     found: Counter[str] = Counter()
+    called: Counter[str] = Counter()
     for sae in saes:
         found.update(row["concept"] for row in sae.features)
+        called.update(row["concept"] for row in sae.features if row["called"])
     if not found:
         return ["No features were chosen by concept."]
-    lines = ["| concept | features chosen |", "| --- | ---: |"]
-    return lines + [f"| {markdown_text(c)} | {found[c]:,} |" for c in sorted(found)]
+    lines = ["| concept | features chosen | called |", "| --- | ---: | ---: |"]
+    return lines + [f"| {markdown_text(c)} | {found[c]:,} | {called[c]:,} |" for c in sorted(found)]
 
 
 def _scores(saes: Iterable[SaeTables]) -> list[str]:
@@ -225,7 +229,7 @@ def _recipe(rows: Sequence[Row]) -> list[str]:
 def _limits(facts: CardFacts) -> list[str]:
     corpus = ", ".join(map(markdown_text, facts.corpus)) or "unknown"
     return [
-        f"- Features were observed on at most {facts.tokens:,} tokens of: {corpus}. A feature that "
+        f"- Features were observed on {facts.tokens:,} tokens of: {corpus}. A feature that "
         "is silent there is not known to be silent elsewhere. `contexts` quotes these texts: "
         "their licences hold for the quotations, and they can be harmful.",
         "- Correlation is Pearson's between simulated and true activation, discrimination the "

@@ -121,9 +121,10 @@ def _object(text: Any) -> dict[str, Any]:
 
 
 def _score(path: Path, where: str, record: dict[str, Any]) -> Score:
-    value = number(record.get("value"))
-    if value is None:
+    value = record.get("value")
+    if isinstance(value, bool) or not isinstance(value, int | float | None):
         raise fault(path, where, "`value` is no number")
+    value = number(value)  # a score that is undefined, NaN or null, is none
     details = record.get("jsonDetails")
     return score(
         clean(_text(path, where, record, "explanationScoreTypeName")),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from safesail.tables._best import explanation_rank
 from safesail.tables._records import Context
 from safesail.tables.formats._text import clean, number, plain, to_json
 
@@ -19,6 +20,7 @@ Score = dict[str, Any]
 MASK = "***"
 _INTERVAL = ("low", "high")
 _SCORES = ("correlation", "discrimination")
+_LEAST = {"correlation": -1.0, "discrimination": 0.0}
 # What a score of safesail refers to.
 _DETAILS = ("observations", "missing", "active_share", "mixture", "item_format", "scorer")
 SCORE_COLUMNS = (
@@ -28,8 +30,6 @@ SCORE_COLUMNS = (
 )
 _COUNTS = ("observations", "missing")
 _FEATURES_AT_ONCE = 64
-# The best of several rows that say what one feature is.
-_PREFERRED = ("person", "judge", "imported", "lexical")
 
 
 @dataclass(frozen=True)
@@ -82,24 +82,11 @@ def told(rows: Iterable[Row], language: str | None = None) -> list[Row]:
 
 
 def best_of_each(rows: Iterable[Row]) -> list[Row]:
-    """One row per feature, for formats that hold one: by feature.
-
-    One with an explanation goes before one without; then a person's before a judge's, that before
-    an imported one, that before the lexical baseline's; then one with a score, and the newest.
-    """
+    """One row per feature, for formats that hold one: by feature (see `explanation_rank`)."""
     found: dict[int, Row] = {}
-    for row in sorted(rows, key=_preference):
+    for row in sorted(rows, key=explanation_rank):
         found[row["feature"]] = row  # the last is the best
     return [found[feature] for feature in sorted(found)]
-
-
-def _preference(row: Row) -> tuple[Any, ...]:
-    return (
-        row["explanation"] is not None,
-        -_PREFERRED.index(row["explainer"]),
-        number(row["correlation"]) is not None,
-        row["created_at"],
-    )
 
 
 def own_scores(row: Row) -> list[Own]:
@@ -116,8 +103,14 @@ def own_scores(row: Row) -> list[Own]:
 
 def read_own_score(name: str, value: float | None, details: Mapping[str, Any]) -> Row:
     """Columns of a score that safesail wrote; what is malformed is left out."""
+    least = _LEAST[name]
+    low, high = (number(details.get(end)) for end in _INTERVAL)
+    if value is not None and not least <= value <= 1:
+        return {}
     found: Row = {name: value}
-    found |= {f"{name}_{end}": number(details.get(end)) for end in _INTERVAL}
+    ends = (least, low, value, high, 1.0)
+    if None not in ends and list(ends) == sorted(ends):  # type: ignore[type-var]
+        found |= {f"{name}_low": low, f"{name}_high": high}
     for key in _DETAILS:
         stated = details.get(key)
         if key in _COUNTS:

@@ -181,10 +181,18 @@ def _indices(path: Path) -> list[int]:
     try:
         # Tensors alone are read: code in the file is refused, not run.
         tensor = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+    except pickle.UnpicklingError:
+        # What the library says here is how to run the code.
+        raise fault(path, "", "holds something else than one tensor: it is not read") from None
+    except (OSError, RuntimeError, ValueError, EOFError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise fault(path, "", f"no tensor of features: {reason}") from None
-    if not isinstance(tensor, torch.Tensor) or tensor.dim() != 1 or tensor.is_floating_point():
+    if (
+        not isinstance(tensor, torch.Tensor)
+        or tensor.layout is not torch.strided
+        or tensor.dim() != 1
+        or tensor.dtype not in (torch.int64, torch.int32, torch.int16, torch.uint8)
+    ):
         raise fault(path, "", "holds no one-dimensional tensor of whole numbers")
     features = [int(value) for value in tensor.tolist()]
     for at, feature in enumerate(features):

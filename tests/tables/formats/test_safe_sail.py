@@ -146,7 +146,9 @@ class _Runs:
 @pytest.mark.parametrize(
     ("content", "wrong"),
     [
-        (_Runs(), "no tensor of features"),
+        (_Runs(), "holds something else than one tensor: it is not read"),
+        (torch.tensor([1, 2]).to_sparse(), "no one-dimensional tensor"),
+        (torch.tensor([True, False]), "no one-dimensional tensor"),
         ({"a": torch.tensor([1])}, "no one-dimensional tensor"),
         (torch.tensor([[1]]), "no one-dimensional tensor"),
         (torch.tensor([1.5]), "no one-dimensional tensor"),
