@@ -164,6 +164,12 @@ def test_configuration_loads_without_models() -> None:
     assert not loaded & set(HEAVY)
 
 
+def test_a_ranking_is_read_without_models() -> None:
+    loaded = loaded_by("from safesail.ranking import Ranking")
+    assert "scipy" in loaded
+    assert not loaded & {"torch", "transformers", "sklearn", "pandas", "matplotlib"}
+
+
 PUBLIC = [
     name
     for name, path in SOURCES.items()
