@@ -177,19 +177,23 @@ def forget(
         keys.append(answer.key)
         priced += answer.cost_usd is not None
         cost += answer.cost_usd or 0.0
+    reports = history.qualifications() if everything else 0
     paid = f"{len(keys):,} answers, of which {priced:,} cost {cost:.4f} US dollars"
-    if keys and not yes:
+    if reports:
+        paid += f", and {reports} report{'s' * (reports > 1)} of what judges were found to be worth"
+    if (keys or reports) and not yes:
         if not sys.stdin.isatty():
             raise typer.BadParameter(f"would delete {paid}: add --yes")
         typer.confirm(f"Delete {paid}?", abort=True, err=True)
     deleted = history.forget(keys) if keys else 0
-    reports = history.forget_qualifications() if everything else 0
+    if everything:
+        history.forget_qualifications()
     if json:
         print_json(
             {"deleted": deleted, "qualifications": reports, "priced": priced, "cost_usd": cost}
         )
     else:
-        say(f"deleted {paid}" + (f", and {reports} qualifications" if reports else ""))
+        say(f"deleted {paid}")
 
 
 def _show(answer: StoredAnswer, json: bool) -> None:

@@ -3,7 +3,13 @@
 from safesail.explaining._choice import Chooser, Prospect, prospects_of
 from safesail.explaining._design_effect import DesignEffect
 from safesail.explaining._duplicates import find_duplicates
-from safesail.explaining._estimate import Estimate, Experience, estimate, experience_of
+from safesail.explaining._estimate import (
+    Estimate,
+    Experience,
+    added_up,
+    estimate,
+    experience_of,
+)
 from safesail.explaining._evidence import FeatureEvidence
 from safesail.explaining._explain import explain_features, is_findable
 from safesail.explaining._lexical import explain_lexically, simulate_lexically
@@ -24,6 +30,7 @@ __all__ = [
     "Qualification",
     "Scoring",
     "WindowScores",
+    "added_up",
     "estimate",
     "experience_of",
     "explain_features",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -158,6 +158,19 @@ def estimate(
     )
 
 
+def added_up(estimates: Sequence[Estimate]) -> Estimate:
+    """Estimates of several rounds as one; at least one is needed."""
+    first = estimates[0]
+    costs = [one.cost_usd for one in estimates]
+    counts = ("features", "skipped", "calls", "prompt_tokens", "completion_tokens")
+    bounds = ("least_tokens", "most_tokens")
+    return replace(
+        first,
+        **{name: sum(getattr(one, name) for one in estimates) for name in (*counts, *bounds)},
+        cost_usd=None if None in costs else sum(cost for cost in costs if cost is not None),
+    )
+
+
 def experience_of(
     rows: Sequence[Mapping[str, Any]],
     evidence: Mapping[int, FeatureEvidence],
@@ -186,7 +199,8 @@ def experience_of(
         one = evidence[row["feature"]]
         is_pilot = row["looks"] == 1 and row["prompts"] == PILOT_PROMPTS
         asked = _scoring_prompts(one, scoring, pilot=is_pilot, explanation=row["explanation"])
-        use += _explaining(one, concepts, language, scoring)
+        if row["explainer"] == "judge":
+            use += _explaining(one, concepts, language, replace(scoring, given={}))
         use += _first(asked, row["prompts"])
         if scoring.scorer == ADAPTIVE:
             prompts.append(_prompts_needed(row, len(one.to_score()), scoring.precision, is_pilot))

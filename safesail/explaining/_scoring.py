@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from safesail.explaining._choice import Chooser
-from safesail.explaining._design_effect import DesignEffect
+from safesail.explaining._design_effect import INDEPENDENT, DesignEffect
 from safesail.explaining._scorers import DEFAULT_PRECISION
 
 ADAPTIVE = "items"
@@ -43,6 +43,10 @@ class Scoring:
     chooser: Chooser | None = None
     given: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     seed: int = 0
+
+    def after_pilot(self) -> Scoring:
+        """The same once a pilot was made, whatever it found."""
+        return self if self.design_effect else replace(self, design_effect=INDEPENDENT)
 
     def pilots(self, features: int) -> int:
         """How many features, the first ones, the design effect is measured on: one in ten."""

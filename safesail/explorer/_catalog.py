@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import duckdb
 
 # A feature's best explanation, as `tables.explanation_rank` has it.
-RANK = """explanation IS NULL OR coalesce(masked, false),
+RANK = r"""NOT regexp_matches(coalesce(explanation, ''), '\S') OR coalesce(masked, false),
   list_position(['judge', 'imported', 'lexical'], explainer), language = $language DESC,
   language = 'en' DESC, coalesce(isfinite(discrimination) OR isfinite(correlation),
   isfinite(discrimination), isfinite(correlation), false) DESC, created_at DESC"""

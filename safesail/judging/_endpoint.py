@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,7 +24,7 @@ from safesail.errors import JudgeError
 from safesail.judging._concurrency import AdaptiveLimiter
 from safesail.judging._credentials import without_key
 from safesail.judging._parsing import one_line
-from safesail.judging._responses import PASSING, Response
+from safesail.judging._responses import PASSING, Response, error_in_success
 
 _PROBE_SECONDS = 10.0
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
@@ -32,6 +33,13 @@ _LONGEST_PAUSE = 600.0
 # What hangs takes minutes each time; a model that had to be loaded is there the second time.
 _MOST_HANGS = 2
 _NO_CREDIT_CODES = ("insufficient_quota", "billing_hard_limit_reached")
+# Codes in words, as statuses: what is flagged, an empty account, a rate limit.
+_STATUS_OF = {
+    "content_filter": 400,
+    "insufficient_quota": 429,
+    "billing_hard_limit_reached": 429,
+    "rate_limit_exceeded": 429,
+}
 _CROWDED = (429, 503, 529)
 
 
@@ -191,11 +199,15 @@ class Endpoint:
 
 def _received(text: str) -> _Attempt:
     """What came with status 200: some gateways send the error of a provider behind them so."""
-    found = Response(200, text, 0, 0.0)
-    if found.usable or not found.holds_error:
+    error = error_in_success(text)
+    if error is None:
         return _Attempt(200, text)
-    code = found.error.get("code")
-    return _Attempt(code if isinstance(code, int) and 400 <= code < 600 else 500, text)
+    code = error.get("code")
+    status = _STATUS_OF.get(str(code))
+    if status is None and str(code).isdecimal() and 400 <= int(str(code)) < 600:
+        status = int(str(code))
+    # What was flagged or has no credit is told by the error as it stands at the top.
+    return _Attempt(status or 500, json.dumps({"error": error}, ensure_ascii=False))
 
 
 _backoff = wait_exponential(_FIRST_WAIT, max=_LONGEST_WAIT) + wait_random(0, _FIRST_WAIT)

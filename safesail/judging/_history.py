@@ -191,15 +191,20 @@ class History:
         except (sqlite3.Error, OSError) as error:
             raise describe(error, self._path) from error
 
-    def forget_qualifications(self) -> int:
-        """Delete what judges were found to be worth; how many reports there were.
+    def qualifications(self) -> int:
+        """How many reports of what judges were found to be worth there are."""
+        ((found,),) = self._rows("SELECT count(*) FROM qualifications", ())
+        return int(found)
+
+    def forget_qualifications(self) -> None:
+        """Delete what judges were found to be worth.
 
         Raises:
             StorageError: they could not be deleted; all are still there.
         """
         try:
             with closing(connect(self._path)) as connection, transaction(connection):
-                return connection.execute("DELETE FROM qualifications").rowcount
+                connection.execute("DELETE FROM qualifications")
         except (sqlite3.Error, OSError) as error:
             raise describe(error, self._path) from error
 

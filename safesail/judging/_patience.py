@@ -9,6 +9,8 @@ from safesail.judging._responses import Response
 _MOST_AT_FIRST = 3
 # Later they are under way together, and a short outage takes all of those along.
 _MOST, _ROUNDS = 20, 3
+_SEE = "see whether it still runs"
+_ADVICE = {429: "it limits the rate: wait, or lower judge.concurrency"}
 
 
 class Patience:
@@ -41,6 +43,6 @@ class Patience:
         if self._silent >= (self._most if self.contacted else _MOST_AT_FIRST):
             raise JudgeError(
                 f"the judge at {self._url} answered none of the last {self._silent} questions "
-                f"({response.summary}): see whether it still runs, then run again; what it "
-                "answered is kept"
+                f"({response.summary}): {_ADVICE.get(response.status_code, _SEE)}, then run "
+                "again; what it answered is kept"
             )

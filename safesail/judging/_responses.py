@@ -21,6 +21,34 @@ PASSING = (408, 409, 429)
 _FLAGGED = {"reasons", "flagged_input"}
 
 
+def error_in_success(text: str) -> dict[str, Any] | None:
+    """The error object in a body that came with status 200; None where it holds none.
+
+    It stands at the top, or in the choice that a provider failed to finish.
+    """
+    if '"error"' not in text:
+        return None
+    document = parse_json(text)
+    if not isinstance(document, dict):
+        return None
+    choices = document.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else {}
+    places = [document.get("error")]
+    if isinstance(choice, dict):
+        unfinished = choice.get("finish_reason") == "error"
+        message = choice.get("message")
+        answered = isinstance(message, dict) and bool(message.get("content"))
+        if answered and not unfinished and not choice.get("error"):
+            return None
+        places.append(choice.get("error"))
+        if unfinished:
+            places.append({"message": "the provider did not finish the answer"})
+    found = next((place for place in places if place), None)
+    if found is None or isinstance(found, dict):
+        return found
+    return {"message": str(found)}
+
+
 @dataclass(slots=True)
 class Response:
     """The last response to a body, from the endpoint or from the cache.
@@ -59,12 +87,6 @@ class Response:
         document = parse_json(self.text)
         found = document.get("error", document) if isinstance(document, dict) else document
         return found if isinstance(found, dict) else {"message": str(found or self.text)}
-
-    @property
-    def holds_error(self) -> bool:
-        """The body says that something went wrong, whatever the status says."""
-        document = parse_json(self.text)
-        return isinstance(document, dict) and bool(document.get("error"))
 
     @property
     def filtered(self) -> bool:

@@ -13,10 +13,10 @@ from safesail.pipeline._explanation_rows import (
     GrowingTable,
     configured_identity,
     identity,
+    is_by_judge,
     is_done,
-    is_outdated,
 )
-from safesail.pipeline._imported import imported_rows
+from safesail.pipeline._imported import imported_rounds
 from safesail.pipeline._judging import judge_of, price_of
 from safesail.pipeline._lock import held
 from safesail.pipeline._qualify import experience_by_lab
@@ -128,50 +128,68 @@ def _explain_in(
     batch: bool,
     dry_run: bool = False,
 ) -> Explanations:
-    from safesail.explaining import explain_features
+    from safesail.explaining import added_up, explain_features
     from safesail.pipeline._summary import summarize
 
     study = workspace.study
     path = study.explanations(collection.sae)
     settings = workspace.explanations_settings(collection.sae)
     known = workspace.rows_to_keep(path, EXPLANATIONS, settings)
-    ours = [row for row in known if identity(row) == configured_identity(study, imported)]
     evidence = _evidence(collection)
-    given = {}
+    by_feature = {one.feature: one for one in evidence}
+    # Several texts of one feature are scored in turn: each round has one of each feature.
+    rounds: list[Mapping[int, dict[str, Any]]] = [{}]
     if imported is not None:
-        given = imported_rows(workspace, collection, known, imported)
-        evidence = [one for one in evidence if one.feature in given]
-    done = {
-        row["feature"]: row for row in ours if is_done(row, study) and not is_outdated(row, given)
-    }
-    names = list(workspace.concepts.names)
-    left = [one for one in evidence if one.feature not in done]
-    ordered = budget is not None and not given
-    scoring = _scoring(workspace, collection, evidence, done, ours, given, ordered=ordered)
+        rounds = imported_rounds(workspace, collection, known, imported)
+    wanted = configured_identity(study, imported)
+    result: list[dict[str, Any]] = []
+    forecasts: list[Estimate] = []
+    for number, given in enumerate(rounds):
+        asked = [by_feature[feature] for feature in given] if given else evidence
+        ours = [row for row in known if identity(row) == wanted and _is_of(row, given)]
+        done = {row["feature"]: row for row in ours if is_done(row, study)}
+        left = [one for one in asked if one.feature not in done]
+        judged = [row for row in known if is_by_judge(row, study)]
+        ordered = budget is not None and not given
+        scoring = _scoring(workspace, collection, asked, done, judged, given, ordered=ordered)
+        if dry_run:
+            # A pilot that the first round has is not repeated.
+            scoring = scoring if not number else scoring.after_pilot()
+            forecasts.append(_forecast(workspace, by_feature, left, judged, scoring, batch))
+            continue
+        renewed = {one.feature for one in left}
+        replaced = {id(row) for row in ours if row["feature"] in renewed}
+        others = [row for row in known if id(row) not in replaced]
+        table = GrowingTable(path, settings, others)
+        if left:
+            try:
+                explain_features(
+                    left,
+                    concepts=list(workspace.concepts.names),
+                    judge=judge,
+                    language=study.configuration.judge.language if judge else LEXICAL_LANGUAGE,
+                    scoring=scoring,
+                    done=done,
+                    on_result=table.add,
+                    progress=workspace.progress,
+                )
+            finally:
+                table.save()
+        known = [*others, *table.added]
+        rows = {**done, **{row["feature"]: row for row in table.added}}
+        result += [rows[feature] for feature in collection.features if feature in rows]
     if dry_run:
-        forecast = _forecast(workspace, evidence, left, ours, scoring, batch)
-        return Explanations(collection.sae, collection.layer, [], forecast)
-    renewed = {one.feature for one in left}
-    others = [row for row in known if row not in ours or row["feature"] not in renewed]
-    table = GrowingTable(path, settings, others)
-    if left:
-        try:
-            explain_features(
-                left,
-                concepts=names,
-                judge=judge,
-                language=study.configuration.judge.language if judge else LEXICAL_LANGUAGE,
-                scoring=scoring,
-                done=done,
-                on_result=table.add,
-                progress=workspace.progress,
-            )
-        finally:
-            table.save()
-    rows = {**done, **{row["feature"]: row for row in table.added}}
-    result = [rows[feature] for feature in collection.features if feature in rows]
+        return Explanations(collection.sae, collection.layer, [], added_up(forecasts))
     write_bytes(study.folder / "summary.md", summarize(study, collection.sae).encode())
     return Explanations(collection.sae, collection.layer, result)
+
+
+def _is_of(row: Mapping[str, Any], given: Mapping[int, Mapping[str, Any]]) -> bool:
+    """Whether a row is of the explanation that is given; any is, where none are."""
+    if not given:
+        return True
+    now = given.get(row["feature"])
+    return now is not None and now["explanation"] == row["explanation"]
 
 
 def _evidence(collection: Collection) -> list[FeatureEvidence]:
@@ -203,7 +221,7 @@ def _scoring(
     collection: Collection,
     evidence: Sequence[FeatureEvidence],
     done: Container[int],
-    ours: Sequence[Mapping[str, Any]],
+    judged: Sequence[Mapping[str, Any]],
     given: Mapping[int, Mapping[str, Any]],
     *,
     ordered: bool,
@@ -216,10 +234,10 @@ def _scoring(
     if settings.model is None or all(one.feature in done for one in evidence):
         return scoring
     if given:
-        return replace(scoring, design_effect=_design_effect(ours))
+        return replace(scoring, design_effect=_design_effect(judged))
     possible = [one for one in evidence if one.status == "collected" and one.shortage() is None]
     duplicates = _duplicates(workspace, collection, possible)
-    scoring = replace(scoring, design_effect=_design_effect(ours), duplicates=duplicates)
+    scoring = replace(scoring, design_effect=_design_effect(judged), duplicates=duplicates)
     if not ordered:
         return scoring
     # What is done is among them: the others' ranks and what is learnt do not depend on the kill.
@@ -241,11 +259,11 @@ def _duplicates(
     return found
 
 
-def _design_effect(ours: Sequence[Mapping[str, Any]]) -> DesignEffect | None:
-    """As the rows of an earlier part of the run have it; None where there are none."""
+def _design_effect(judged: Sequence[Mapping[str, Any]]) -> DesignEffect | None:
+    """As rows that this judge has scored alike have it; None where there are none."""
     from safesail.explaining import DesignEffect
 
-    for row in ours:
+    for row in judged:
         if row["shared_discrimination"] is not None and row["status"] == "scored":
             return DesignEffect(row["shared_correlation"], row["shared_discrimination"])
     return None
@@ -253,9 +271,9 @@ def _design_effect(ours: Sequence[Mapping[str, Any]]) -> DesignEffect | None:
 
 def _forecast(
     workspace: Workspace,
-    evidence: Sequence[FeatureEvidence],
+    by_feature: Mapping[int, FeatureEvidence],
     left: Sequence[FeatureEvidence],
-    ours: Sequence[Mapping[str, Any]],
+    judged: Sequence[Mapping[str, Any]],
     scoring: Scoring,
     batch: bool,
 ) -> Estimate:
@@ -266,8 +284,7 @@ def _forecast(
         "language": workspace.settings.judge.language,
         "scoring": scoring,
     }
-    by_feature = {one.feature: one for one in evidence}
-    experience = experience_of(ours, by_feature, **common) or experience_by_lab(workspace.study)
+    experience = experience_of(judged, by_feature, **common) or experience_by_lab(workspace.study)
     return estimate(
         left, experience=experience, price=price_of(workspace.study), batch=batch, **common
     )

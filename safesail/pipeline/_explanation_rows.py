@@ -54,10 +54,11 @@ def configured_identity(study: Study, imported: str | None) -> tuple[str | None,
     return explainer, url, settings.model, settings.language, settings.scorer, imported
 
 
-def is_outdated(row: Mapping[str, Any], given: Mapping[int, Mapping[str, Any]]) -> bool:
-    """Whether another explanation was imported since a row scored one."""
-    now = given.get(row["feature"])
-    return now is not None and now["explanation"] != row["explanation"]
+def is_by_judge(row: Mapping[str, Any], study: Study) -> bool:
+    """Whether the study's judge scored a row as the settings say, whoever explained."""
+    settings = study.configuration.judge
+    wanted = (settings.url.rstrip("/"), settings.model, settings.language, settings.scorer)
+    return wanted == tuple(row[name] for name in ("judge_url", "judge_model", "language", "scorer"))
 
 
 def is_done(row: Mapping[str, Any], study: Study) -> bool:

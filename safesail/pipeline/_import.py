@@ -203,13 +203,13 @@ def _write(
             settings = workspace.explanations_settings(sae)
         known = rows_of(path, EXPLANATIONS)
         coming = {_identity(row) for row in new}
-        texts = {_of(row): row["explanation"] for row in new}
+        texts = {_text(row) for row in new}
         kept = [
             row
             for row in known
             if _identity(row) not in coming
             # A score of a text that comes again still holds.
-            or (row["judge_url"] and texts.get(_of(row)) == row["explanation"])
+            or (row["judge_url"] and _text(row) in texts)
         ]
         write_table(path, table_from_rows([*kept, *new], EXPLANATIONS), EXPLANATIONS, settings)
     return new, len(known) - len(kept)
@@ -220,8 +220,8 @@ def _identity(row: Mapping[str, Any]) -> tuple[Any, ...]:
     return row["explainer"], row["source"], row["language"]
 
 
-def _of(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return *_identity(row), row["feature"]
+def _text(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return *_identity(row), row["feature"], row["explanation"]
 
 
 def _concepts(study: Study, sae: str) -> dict[int, list[str]]:

@@ -1,6 +1,6 @@
 """Result tables: their columns, how they are written and read, and what they export to."""
 
-from safesail.tables._best import explanation_rank
+from safesail.tables._best import explanation_rank, is_legible
 from safesail.tables._describe import describe_tables
 from safesail.tables._export import export_table, markdown_text
 from safesail.tables._files import (
@@ -39,6 +39,7 @@ __all__ = [
     "explained_by",
     "explanation_rank",
     "export_table",
+    "is_legible",
     "json_schemas",
     "markdown_text",
     "read_configuration",

@@ -22,13 +22,22 @@ def explanation_rank(row: Mapping[str, Any], language: str | None = None) -> tup
         language: that is wanted; None for any.
     """
     return (
-        row["explanation"] is not None and not row.get("masked"),
+        is_legible(row),
         -EXPLAINERS.index(row["explainer"]),
         row["language"] == language,
         row["language"] == "en",
         any(_defined(row[name]) for name in ("discrimination", "correlation")),
         row["created_at"],
     )
+
+
+def is_legible(row: Mapping[str, Any]) -> bool:
+    """Whether a row has an explanation that says something: a text, and no masked one.
+
+    Args:
+        row: of the explanations table.
+    """
+    return bool((row["explanation"] or "").strip()) and not row.get("masked")
 
 
 def _defined(value: float | None) -> bool:

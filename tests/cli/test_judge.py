@@ -188,6 +188,9 @@ def test_forgetting_asks_first_and_takes_what_fits_all_options(answered: Path, r
         cache.add_qualification("http://127.0.0.1/v1", "priced", "{}")
     code, _, err = run("judge", "forget", "--study", answered, "--all")
     assert code == 2
+    assert "and 1 report" in err
+    code, _, err = run("judge", "forget", "--study", answered, "--all")
+    assert code == 2
     assert "--yes" in err
     assert left() == 5
     code, out, _ = run("judge", "forget", "--study", answered, "--refused", "--yes", "--json")
@@ -199,7 +202,7 @@ def test_forgetting_asks_first_and_takes_what_fits_all_options(answered: Path, r
     assert run("judge", "forget", "--study", answered, "--key", "nothing", "--yes")[0] == 0
     code, out, _ = run("judge", "forget", "--study", answered, "--all", "--yes")
     assert (code, left()) == (0, 0)
-    assert out.strip().endswith(", and 1 qualifications")
+    assert out.strip().endswith(", and 1 report of what judges were found to be worth")
     with closing(AnswerCache(answered / "judge.sqlite")) as cache:
         assert cache.qualifications("http://127.0.0.1/v1", "priced") == []
 

@@ -72,10 +72,12 @@ def test_a_text_is_scored_as_if_the_judge_had_written_it(
     assert f"explained by: {SOURCE}" in out
     found = [row for row in rows(study) if row["source"] == SOURCE and row["judge_model"]]
     assert len(found) == len(features) - 2
-    # Nobody was asked for an explanation, and of the texts that were scored nothing twice.
-    assert {row["feature"] for row in found if row["calls"]} == {features[-3]}
+    # Nobody was asked for an explanation, and what was graded of a text is not paid for again.
+    # Only the first run had a pilot, whose features were graded in more prompts.
     assert len(server.requests) == sum(row["calls"] for row in found)
-    for row in (row for row in found if row["feature"] != features[-3]):
+    alike = [row for row in found if not row["calls"]]
+    assert alike
+    for row in alike:
         assert (row["explainer"], row["status"]) == ("imported", own[row["feature"]]["status"])
         assert [row[name] for name in SCORES] == [own[row["feature"]][name] for name in SCORES]
         assert (row["tags"], row["judge_concepts"]) == (["theirs"], None)
@@ -87,6 +89,55 @@ def test_a_text_is_scored_as_if_the_judge_had_written_it(
     code, out, _ = run("show", features[0], "--study", study)
     assert out.count(f"[{SOURCE}] ") == 2
     assert "[m] " in out
+
+
+def test_each_of_several_texts_of_a_feature_is_scored(
+    ask: Run, run: Run, server: JudgeServer, study: Path
+) -> None:
+    features = [row["feature"] for row in rows(study) if row["explanation"]][:3]
+    layer, sae = rows(study)[0]["layer"], rows(study)[0]["sae"]
+    source = study / f"{layer}-theirs" / "explanations" / "batch-0.jsonl"
+    source.parent.mkdir(parents=True)
+    texts = ['active at "one"', 'active at "two"', "  "]
+    lines = [
+        json.dumps({"layer": f"{layer}-theirs", "index": str(feature), "description": text})
+        for feature in features
+        for text in texts
+    ]
+    source.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    where = ("--study", study, "--format", "neuronpedia", "--sae", sae)
+    assert run("import", source, *where)[0] == 0
+    name = f"neuronpedia:{layer}-theirs/batch-0.jsonl"
+    dry = json.loads(ask("--imported", name, "--dry-run", "--json")[1])
+    assert dry["features"] == 6
+    code, _, err = ask("--imported", name)
+    assert code == 0, err
+    assert "of 9 imported explanations 3 have no legible text\n" in err
+
+    def scored() -> list[tuple[int, str]]:
+        found = [row for row in rows(study) if row["source"] == name and row["judge_model"]]
+        return sorted((row["feature"], row["explanation"]) for row in found)
+
+    expected = sorted((feature, text) for feature in features for text in texts[:2])
+    assert scored() == expected
+    asked = len(server.requests)
+    # Again, and imported again: nothing changes, nothing is asked.
+    assert run("import", source, *where)[0] == 0
+    assert ask("--imported", name)[0] == 0
+    assert (scored(), len(server.requests)) == (expected, asked)
+
+
+def test_a_dry_run_goes_by_what_the_judge_scored_before(ask: Run, run: Run, study: Path) -> None:
+    assert ask()[0] == 0
+    own = [row for row in rows(study) if row["status"] == "scored" and row["judge_model"]]
+    theirs(study, run, {row["feature"]: 'active at "one"' for row in own})
+    found = json.loads(ask("--imported", SOURCE, "--dry-run", "--json")[1])
+    assert found["basis"].startswith(f"by {len(own)} features that this judge has")
+    assert ask("--imported", SOURCE)[0] == 0
+    scored = [row for row in rows(study) if row["source"] == SOURCE and row["judge_model"]]
+    used = sum(row["prompt_tokens"] + row["completion_tokens"] for row in scored)
+    planned = found["prompt_tokens"] + found["completion_tokens"]
+    assert planned == pytest.approx(used, rel=0.3)
 
 
 def test_scores_last_as_long_as_their_text(

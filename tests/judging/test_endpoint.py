@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from judge_questions import Verdict, ask, question
@@ -207,7 +208,7 @@ def test_what_hangs_is_asked_once_more_however_many_retries(
     assert (answer.status, answer.error, answer.calls) == ("failed", "no answer within 0.3 s", 4)
 
 
-@pytest.mark.parametrize("code", [429, 502, "overloaded", None])
+@pytest.mark.parametrize("code", [429, 502, "503", "overloaded", None])
 def test_an_error_that_comes_as_a_success_is_one(
     server: JudgeServer, judge: Judge, code: int | str | None
 ) -> None:
@@ -218,14 +219,47 @@ def test_an_error_that_comes_as_a_success_is_one(
     server.faults += [Fault(raw=error)] * 3
     (answer,) = ask(judge, question("another"))
     assert (answer.status, answer.calls) == ("failed", 3)
-    status = code if isinstance(code, int) else 500
+    status = {"503": 503}.get(str(code), code if isinstance(code, int) else 500)
     assert answer.error == f"HTTP {status}: provider is down"
 
 
-def test_a_rejection_that_comes_as_a_success_is_not_asked_again(
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"finish_reason": "error", "message": {"content": ""}},
+        {"finish_reason": "error", "message": {"content": '{"verdict": '}},
+        {"error": {"code": 502, "message": "gone"}, "message": {"content": ""}},
+    ],
+)
+def test_an_answer_that_a_provider_did_not_finish_is_asked_for_again(
+    server: JudgeServer, judge: Judge, broken: dict[str, Any]
+) -> None:
+    server.faults += [Fault(raw=json.dumps({"choices": [broken]}))] * 3
+    (answer,) = ask(judge, question())
+    assert (answer.status, answer.calls) == ("failed", 3)
+    # It was not stored as if the judge had said it.
+    assert ask(judge, question())[0].status == "answered"
+
+
+def test_an_account_without_credit_ends_the_run_whatever_the_status(
     server: JudgeServer, judge: Judge
 ) -> None:
-    flagged = {"message": "flagged", "code": 403, "metadata": {"reasons": ["violence"]}}
+    empty = {"error": {"code": "insufficient_quota", "message": "pay"}}
+    server.faults.append(Fault(raw=json.dumps(empty)))
+    with pytest.raises(JudgeError, match="no credit left"):
+        ask(judge, question())
+
+
+@pytest.mark.parametrize(
+    "flagged",
+    [
+        {"message": "flagged", "code": 403, "metadata": {"reasons": ["violence"]}},
+        {"message": "flagged", "code": "content_filter"},
+    ],
+)
+def test_a_rejection_that_comes_as_a_success_is_not_asked_again(
+    server: JudgeServer, judge: Judge, flagged: dict[str, Any]
+) -> None:
     server.faults.append(Fault(raw=json.dumps({"error": flagged})))
     (answer,) = ask(judge, question())
     assert (answer.status, answer.calls) == ("refused", 1)

@@ -47,11 +47,11 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--quality", choices=list(QUALITIES), default="good")
     for name in ("misses", "false-alarms", "prompt-effect", "bias"):
-        add(f"--{name}", type=float, help="instead of the quality's own")
+        add(f"--{name}", type=float, help="in place of what --quality gives")
     add("--refusals", type=float, default=0.0, help="share of questions refused")
     add("--faults", type=float, default=0.0, help="share of requests with a fault of any kind")
     for one in fields(Faults):
-        add(f"--{one.name.replace('_', '-')}", type=float, help="as in the class Faults")
+        add(f"--{one.name.replace('_', '-')}", type=float, help="share of requests")
     add("--batch-delay", type=float, default=BatchBehaviour.delay, help="seconds")
     add("--batch-failures", type=float, default=0.0, help="share of a batch's requests")
     add("--batches-expiring", type=int, default=0, help="so many batches expire")
