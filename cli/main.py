@@ -7,12 +7,14 @@ import sys
 import typer
 
 from . import (
+    align,
     collect,
     concepts,
     convert_sae,
     demo,
     diagnose,
     doctor,
+    evaluate,
     explain,
     export,
     import_tables,
@@ -62,6 +64,8 @@ app.command("serve")(serve.serve)
 app.command("diagnose")(diagnose.diagnose)
 app.command("intervene")(intervene.intervene)
 app.command("landscape")(landscape.landscape)
+app.add_typer(align.app, name="align")
+app.command("evaluate")(evaluate.evaluate)
 app.command("export")(export.export)
 app.command("import")(import_tables.import_tables)
 app.command("release")(release.release)

@@ -10,6 +10,7 @@ prints it and exits with 1; anything else that escapes is a defect of safesail.
     ├── ModelError           a language model: missing, gated, unusable, hook point absent
     ├── CandidateError       a sparse autoencoder: missing, corrupted, wired to something else
     ├── JudgeError           a judge: no key, unreachable, refuses the request
+    ├── AlignmentError       an adapter: cannot be made, trained or read
     └── StorageError         writing a result failed: disk full, no permission
 """
 
@@ -40,6 +41,10 @@ class CandidateError(SafesailError):
 
 class JudgeError(SafesailError):
     """A judge cannot be asked at all (single unanswered questions are statuses, not errors)."""
+
+
+class AlignmentError(SafesailError):
+    """An adapter cannot be made on a model, its training went wrong, or it cannot be read."""
 
 
 class StorageError(SafesailError):

@@ -32,6 +32,7 @@ FLOORS = {
     "explaining": 4,
     "generating": 4,
     "ranking": 4,
+    "alignment": 5,
     "explorer": 5,
     "lab": 6,
     "pipeline": 6,

@@ -2,5 +2,6 @@
 
 from safesail.corpus._corpus import Corpus
 from safesail.corpus._document import Document, Message
+from safesail.corpus._rows import read_rows
 
-__all__ = ["Corpus", "Document", "Message"]
+__all__ = ["Corpus", "Document", "Message", "read_rows"]

@@ -4,10 +4,19 @@ Each stage reads the files of the one before and writes its own with the setting
 A stage whose settings have not changed does only what is missing.
 """
 
+from safesail.pipeline._align import (
+    AdapterSettings,
+    Alignment,
+    find_subspace,
+    read_data,
+    train_in,
+)
 from safesail.pipeline._collect import Collection, collect
+from safesail.pipeline._compare import METHODS, compare_in
 from safesail.pipeline._concepts import AcceptedConcept, accept_concept, generate_concept
 from safesail.pipeline._diagnose import Diagnoser
 from safesail.pipeline._doctor import Check, check_setup
+from safesail.pipeline._evaluate import evaluate_in, inspect_in
 from safesail.pipeline._explain import Explanations, explain
 from safesail.pipeline._export import Exported, export_folder, push_dataset
 from safesail.pipeline._import import Imported, import_explanations
@@ -21,14 +30,19 @@ from safesail.pipeline._results import FeatureResults, load_feature, load_result
 from safesail.pipeline._selection import Selection
 from safesail.pipeline._shards import collect_shard, merge_shards
 from safesail.pipeline._start import StartedStudy, start_study
+from safesail.pipeline._subspace import ContrastData, SubspaceSettings
 from safesail.pipeline._summary import summarize
 from safesail.pipeline._sweep import Sweep
 from safesail.pipeline._train import Training, TrainingProgress, train_saes
 
 __all__ = [
+    "METHODS",
     "AcceptedConcept",
+    "AdapterSettings",
+    "Alignment",
     "Check",
     "Collection",
+    "ContrastData",
     "Diagnoser",
     "Explanations",
     "Exported",
@@ -37,6 +51,7 @@ __all__ = [
     "Release",
     "Selection",
     "StartedStudy",
+    "SubspaceSettings",
     "Sweep",
     "Training",
     "TrainingProgress",
@@ -45,11 +60,15 @@ __all__ = [
     "check_setup",
     "collect",
     "collect_shard",
+    "compare_in",
+    "evaluate_in",
     "explain",
     "export_folder",
     "feature_map",
+    "find_subspace",
     "generate_concept",
     "import_explanations",
+    "inspect_in",
     "intervene",
     "landscape",
     "load_feature",
@@ -59,8 +78,10 @@ __all__ = [
     "push_dataset",
     "qualify",
     "rank",
+    "read_data",
     "start_study",
     "summarize",
+    "train_in",
     "train_saes",
     "write_release",
 ]

@@ -223,6 +223,12 @@ class SparseAutoencoder:
         """Where each feature writes: float32 [width, d_out], rows of length 1 (or 0)."""
         return torch.nn.functional.normalize(self._sae.W_dec.detach(), dim=-1)
 
+    @cached_property
+    def decoder_rows(self) -> Tensor:
+        """What one unit of each feature adds, in the SAE's own units: float32 [width, d_out]."""
+        rows: Tensor = self._sae.W_dec.detach().float()
+        return rows
+
     def nearest_features(self, features: Tensor, count: int) -> Tensor:
         """Features whose decoder directions have the largest cosine, nearest first.
 

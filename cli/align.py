@@ -1,0 +1,523 @@
+"""`safesail align`: an adapter that begins in the span of explained safety features."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ._downloads import approval
+from ._evaluation import print_figures, print_legend
+from ._options import (
+    BudgetOption,
+    ConceptOption,
+    DebugOption,
+    JsonOption,
+    JudgeUrlOption,
+    StudyOption,
+    YesOption,
+)
+from ._output import note, number, print_json, print_table, printable, progress, say
+
+if TYPE_CHECKING:
+    from safesail.alignment import AdapterReading
+    from safesail.pipeline import Alignment
+
+_SHOWN = 8
+
+
+class Over(StrEnum):
+    """What is contrasted."""
+
+    RESPONSE = "response"
+    PROMPT = "prompt"
+    PAIRS = "pairs"
+
+
+class ContrastName(StrEnum):
+    """How features are ordered."""
+
+    ABS = "abs"
+    T = "t"
+    RELATIVE = "relative"
+
+
+class ReducerName(StrEnum):
+    """How directions become a basis."""
+
+    WEIGHTED = "weighted"
+    PCA80 = "pca80"
+
+
+class RouteName(StrEnum):
+    """Where the basis comes from: the SAE route, direct routes, then controls."""
+
+    SAE = "sae"
+    RAW = "raw_difference_pca"
+    COVARIANCE = "covariance_difference"
+    MEAN = "mean_difference"
+    RANDOM = "random"
+    FEATURES = "random_features"
+    SHUFFLED = "shuffled_labels"
+
+
+class UncoveredName(StrEnum):
+    """What modules without a basis get."""
+
+    LORA = "lora"
+    NEAREST = "nearest"
+    NONE = "none"
+
+
+app = typer.Typer(
+    help="Turn explained safety features into a LoRA adapter that begins in their span (SAILS).",
+    rich_markup_mode=None,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def align(
+    context: typer.Context,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", help="JSONL, CSV or Parquet: prompt, answer (and unaligned)."),
+    ] = None,
+    unaligned: Annotated[
+        str | None,
+        typer.Option("--unaligned", help="File of prompts with the answers not wanted."),
+    ] = None,
+    benign: Annotated[
+        str | None, typer.Option("--benign", help="File of benign prompts with good answers.")
+    ] = None,
+    benign_share: Annotated[
+        float, typer.Option("--benign-share", help="Of what is trained on.", min=0.0, max=0.95)
+    ] = 0.5,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder of the adapter; by default adapters/sails."),
+    ] = None,
+    sae: Annotated[
+        list[str] | None,
+        typer.Option("--sae", help="SAE, one a layer; by default those that are explained."),
+    ] = None,
+    from_explanations: Annotated[
+        bool,
+        typer.Option(
+            "--from-explanations", help="Only features that explanations give to --concept."
+        ),
+    ] = False,
+    concept: ConceptOption = None,
+    over: Annotated[
+        Over, typer.Option("--over", help="Contrast answers, prompts, or the study's pairs.")
+    ] = Over.RESPONSE,
+    contrast: Annotated[
+        ContrastName, typer.Option("--contrast", help="How features are ordered.")
+    ] = ContrastName.ABS,
+    reducer: Annotated[
+        ReducerName, typer.Option("--reducer", help="How their directions become a basis.")
+    ] = ReducerName.WEIGHTED,
+    route: Annotated[
+        RouteName, typer.Option("--route", help="sae; others are direct routes and controls.")
+    ] = RouteName.SAE,
+    rank: Annotated[int, typer.Option("--rank", help="Directions a layer.", min=1)] = 16,
+    modules: Annotated[
+        str, typer.Option("--modules", help="Of q, k, v, o, gate, up, down.")
+    ] = "q,k,v,o",
+    uncovered: Annotated[
+        UncoveredName,
+        typer.Option("--uncovered", help="Modules without a basis: plain LoRA, nearest, none."),
+    ] = UncoveredName.LORA,
+    freeze_basis: Annotated[
+        bool, typer.Option("--freeze-basis", help="Train the other factor alone.")
+    ] = False,
+    steps: Annotated[int, typer.Option("--steps", help="Of the optimiser.", min=1)] = 200,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", help="Examples in memory at once.", min=1)
+    ] = 8,
+    learning_rate: Annotated[
+        float, typer.Option("--learning-rate", help="The largest.", min=0.0)
+    ] = 2e-4,
+    max_tokens: Annotated[
+        int, typer.Option("--max-tokens", help="Of an example; longer answers are cut.", min=2)
+    ] = 512,
+    seed: Annotated[int, typer.Option("--seed", help="Of bases and of the training.", min=0)] = 0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Find the subspace and give advice; train nothing.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an adapter that is there.")
+    ] = False,
+    study: StudyOption = Path(),
+    yes: YesOption = False,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Train a LoRA adapter that begins in the span of safety features, and say what shaped it.
+
+    First the subspace is shown, with the explanations of its features, and which route the data
+    speak for. The base model stays as it is; the adapter is a plain PEFT folder.
+
+    \b
+    Examples:
+      safesail align --data safe.jsonl --benign helpful.jsonl --dry-run
+      safesail align --data safe.jsonl --benign helpful.jsonl --output adapters/first
+      safesail align --data safe.jsonl --from-explanations --concept fraud --rank 8
+      safesail align inspect adapters/first
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from safesail.alignment import TrainingOptions, mix, read_examples
+    from safesail.pipeline import (
+        AdapterSettings,
+        SubspaceSettings,
+        find_subspace,
+        read_data,
+        train_in,
+    )
+    from safesail.study import CorpusSource, Study
+
+    if data is None:
+        raise typer.BadParameter("name the file to train on", param_hint="--data")
+    if from_explanations and not concept:
+        raise typer.BadParameter(
+            "name the concepts with --concept", param_hint="--from-explanations"
+        )
+    opened = Study.open(study)
+    folder = output or opened.folder / "adapters" / "sails"
+    if not dry_run:
+        from safesail.alignment._saving import check_free
+
+        check_free(folder, overwrite=overwrite)
+    wanted, both = read_data(
+        opened, data, unaligned=unaligned, over=over.value, concepts=concept or ()
+    )
+    if benign is not None:
+        helpful = read_examples(CorpusSource(path=benign), Path())
+        wanted = mix(wanted, helpful, benign_share, seed=seed)
+    settings = SubspaceSettings(
+        rank=rank,
+        contrast=contrast.value,
+        reducer=reducer.value,
+        concepts=tuple(concept or ()) if from_explanations else (),
+        max_tokens=max_tokens,
+        seed=seed,
+    )
+    found = find_subspace(
+        opened,
+        both,
+        saes=sae or (),
+        settings=settings,
+        route=route.value,
+        approve=approval(yes),
+        tell=note,
+    )
+    if not json:
+        print_subspace(found)
+    if dry_run:
+        if json:
+            print_json(_as_json(found))
+        return
+    if benign is None:
+        note("no benign examples: a model that learns to refuse everything counts as safe")
+    found = train_in(
+        opened,
+        found,
+        wanted,
+        folder,
+        settings=settings,
+        adapter=AdapterSettings(
+            modules=tuple(_names(modules)),
+            uncovered=uncovered.value,
+            frozen=freeze_basis,
+        ),
+        options=TrainingOptions(
+            steps=steps,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            max_tokens=max_tokens,
+            seed=seed,
+        ),
+        overwrite=overwrite,
+    )
+    if json:
+        print_json(_as_json(found))
+        return
+    assert found.trained is not None
+    first, last = found.trained.loss[0].loss, found.trained.loss[-1].loss
+    say(
+        f"trained on {found.trained.examples} examples for {len(found.trained.loss)} steps in "
+        f"{found.trained.seconds:.0f} s: loss {first:.2f} at first, {last:.2f} in the end"
+    )
+    note(f"written: {folder} (adapter, provenance, loss.csv, loss.png, subspace/)")
+    note(f"next: safesail evaluate PROMPTS --adapter {folder}, safesail align inspect {folder}")
+
+
+@app.command("compare")
+def compare(
+    prompts: Annotated[str, typer.Argument(help="JSONL, CSV or Parquet: prompt, kind (answer).")],
+    data: Annotated[str, typer.Option("--data", help="As for `safesail align`.")],
+    unaligned: Annotated[
+        str | None,
+        typer.Option("--unaligned", help="File of prompts with the answers not wanted."),
+    ] = None,
+    benign: Annotated[
+        str | None, typer.Option("--benign", help="File of benign prompts with good answers.")
+    ] = None,
+    benign_share: Annotated[
+        float, typer.Option("--benign-share", help="Of what is trained on.", min=0.0, max=0.95)
+    ] = 0.5,
+    methods: Annotated[
+        str | None,
+        typer.Option("--methods", help="Routes and controls, separated by commas; all by default."),
+    ] = None,
+    seeds: Annotated[int, typer.Option("--seeds", help="Trainings of each.", min=1)] = 3,
+    learning_rates: Annotated[
+        str, typer.Option("--learning-rates", help="Tried for each method.")
+    ] = "1e-4,3e-4,1e-3",
+    sae: Annotated[
+        list[str] | None,
+        typer.Option("--sae", help="SAE, one a layer; by default those that are explained."),
+    ] = None,
+    over: Annotated[
+        Over, typer.Option("--over", help="Contrast answers, prompts, or the study's pairs.")
+    ] = Over.RESPONSE,
+    rank: Annotated[int, typer.Option("--rank", help="Directions a layer.", min=1)] = 16,
+    modules: Annotated[
+        str, typer.Option("--modules", help="Of q, k, v, o, gate, up, down.")
+    ] = "q,k,v,o",
+    steps: Annotated[int, typer.Option("--steps", help="Of the optimiser.", min=1)] = 200,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", help="Examples in memory at once.", min=1)
+    ] = 8,
+    max_new_tokens: Annotated[
+        int, typer.Option("--max-new-tokens", help="Of an answer.", min=1)
+    ] = 256,
+    texts: Annotated[
+        str | None, typer.Option("--texts", help="File of held-out texts, for perplexity.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder to write; by default comparison/."),
+    ] = None,
+    judge_url: JudgeUrlOption = None,
+    judge_model: Annotated[
+        str | None,
+        typer.Option("--judge-model", help="Model that grades; without one, refusal rules alone."),
+    ] = None,
+    budget: BudgetOption = None,
+    study: StudyOption = Path(),
+    yes: YesOption = False,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Train the SAE route and every control alike, and compare them over seeds.
+
+    Equal parameters, steps and initial norm; each method gets the learning rate that is best on a
+    third of the prompts, and the table is of the others, paired with plain LoRA.
+
+    \b
+    Examples:
+      safesail align compare prompts.jsonl --data safe.jsonl --benign helpful.jsonl --seeds 5
+      safesail align compare prompts.jsonl --data safe.jsonl --methods sae,lora,random
+    """
+    from safesail.alignment import ComparisonSettings, TrainingOptions, mix, read_examples
+    from safesail.pipeline import METHODS, SubspaceSettings, compare_in, read_data
+    from safesail.study import CorpusSource, Study
+
+    opened = Study.open(study).with_judge(url=judge_url, model=judge_model)
+    wanted, both = read_data(opened, data, unaligned=unaligned, over=over.value)
+    if benign is not None:
+        wanted = mix(wanted, read_examples(CorpusSource(path=benign), Path()), benign_share)
+    folder = output or opened.folder / "comparison"
+    names = _names(methods) if methods else list(METHODS)
+    found = compare_in(
+        opened,
+        names,
+        both,
+        wanted,
+        prompts,
+        folder,
+        saes=sae or (),
+        subspace=SubspaceSettings(rank=rank),
+        comparison=ComparisonSettings(
+            rank=rank,
+            modules=tuple(_names(modules)),
+            options=TrainingOptions(steps=steps, batch_size=batch_size),
+            learning_rates=_rates(learning_rates),
+            seeds=tuple(range(seeds)),
+            max_new_tokens=max_new_tokens,
+        ),
+        texts=texts,
+        budget=budget,
+        approve=approval(yes),
+        progress=progress,
+        tell=note,
+    )
+    against = "lora" if "lora" in names else names[0]
+    differences = found.evaluation.differences(against)
+    if json:
+        from safesail.alignment import figure_rows
+
+        print_json(
+            {
+                "learning_rates": found.learning_rates,
+                "parameters": found.parameters,
+                "choosing_prompts": found.choosing_prompts,
+                "figures": figure_rows(found.evaluation.figures()),
+                "against": against,
+                "differences": figure_rows(differences),
+            }
+        )
+        return
+    print_figures(found.evaluation.figures())
+    say(f"less {against}, paired by prompt and seed (of perplexity, the ratio):")
+    print_figures(differences)
+    for name, rate in found.learning_rates.items():
+        say(f"{name}: learning rate {rate:g}, {found.parameters[name]:,} parameters trained")
+    if found.choosing_prompts:
+        say(f"rates were chosen on {found.choosing_prompts} other prompts, by the balanced score")
+    print_legend()
+    note(f"written: {folder} (evaluation.md, evaluation.json, answers.parquet)")
+
+
+@app.command("inspect")
+def inspect(
+    adapter: Annotated[Path, typer.Argument(help="Folder of any plain LoRA adapter.")],
+    sae: Annotated[
+        list[str] | None,
+        typer.Option("--sae", help="SAE, one a layer; by default those that are explained."),
+    ] = None,
+    top: Annotated[int, typer.Option("--top", help="Features to name a module.", min=1)] = 3,
+    study: StudyOption = Path(),
+    yes: YesOption = False,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Read an adapter back: how much of what it changes lies along which features.
+
+    \b
+    Example:
+      safesail align inspect adapters/first --json
+    """
+    from safesail.pipeline import inspect_in
+    from safesail.study import Study
+
+    found = inspect_in(Study.open(study), adapter, saes=sae or (), top=top, approve=approval(yes))
+    if json:
+        print_json(found.to_json())
+    else:
+        print_reading(found)
+
+
+def _names(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _rates(text: str) -> tuple[float, ...]:
+    try:
+        found = tuple(float(part) for part in _names(text))
+    except ValueError:
+        found = ()
+    if not found or not all(0 < rate < 1 for rate in found):
+        raise typer.BadParameter("give numbers such as 1e-4,1e-3", param_hint="--learning-rates")
+    return found
+
+
+def print_subspace(found: Alignment) -> None:
+    """What the subspace is made of, and which route the data speak for."""
+    for layer in found.subspace.layers:
+        say(
+            f"stream {layer.stream} ({layer.hook_point}), "
+            f"{f'SAE {layer.sae}' if layer.sae else found.subspace.route}: rank {layer.rank}"
+            + (f" from {len(layer.features)} features" if layer.features else "")
+        )
+        if layer.features:
+            print_table(
+                ("feature", "contrast", "weight", "concepts", "explanation"),
+                [
+                    (
+                        str(one.feature),
+                        number(one.contrast, 3),
+                        number(one.weight, 3),
+                        ", ".join(one.concepts) or "–",
+                        one.explanation or "–",
+                    )
+                    for one in layer.features[:_SHOWN]
+                ],
+                numbers=(0, 1, 2),
+            )
+            if len(layer.features) > _SHOWN:
+                say(f"... and {len(layer.features) - _SHOWN} more")
+    for pooled in found.layers:
+        if pooled.advice is None:
+            say(f"advice for {pooled.sae.name}: none, there are too few texts")
+            continue
+        trust = "" if pooled.advice.reliable else " (weakly)"
+        say(f"advice for {pooled.sae.name}{trust}: --route {pooled.advice.route}")
+        for reason in pooled.advice.reasons:
+            say(f"  {reason}")
+
+
+def print_reading(found: AdapterReading) -> None:
+    """A line a module and SAE, best feature first."""
+    rows = []
+    for module in found.modules:
+        for reading in module.saes:
+            best = reading.top[0] if reading.top else None
+            rows.append(
+                (
+                    str(module.block),
+                    module.module.rpartition(".")[2],
+                    number(module.norm, 3),
+                    "–" if reading.chosen is None else number(reading.chosen.share, 3),
+                    "–" if reading.chosen is None else number(reading.chosen.chance, 3),
+                    "–" if best is None else str(best.feature),
+                    "–" if best is None else number(best.share, 3),
+                    number(reading.chance_best, 3),
+                    "–" if best is None else best.explanation or "–",
+                )
+            )
+    say(f"{printable(found.adapter)}: route {found.route}")
+    print_table(
+        ("block", "module", "norm", "in span", "chance", "best", "share", "chance", "explanation"),
+        rows,
+        numbers=(0, 2, 3, 4, 5, 6, 7),
+    )
+    if not rows:
+        note("no SAE reads the stream that these modules read or write: name one with --sae")
+    note(
+        "norm: Frobenius norm of the change\n"
+        "in span: share of it in the span of the features that shaped the adapter\n"
+        "share: along the feature that holds most of it; chance: of random directions instead"
+    )
+
+
+def _as_json(found: Alignment) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    trained = found.trained
+    return {
+        "route": found.subspace.route,
+        "fingerprint": found.subspace.fingerprint,
+        "layers": [
+            {
+                "stream": layer.stream,
+                "hook_point": layer.hook_point,
+                "sae": layer.sae,
+                "rank": layer.rank,
+                "features": [asdict(feature) for feature in layer.features],
+            }
+            for layer in found.subspace.layers
+        ],
+        "advice": {
+            pooled.sae.name: None if pooled.advice is None else asdict(pooled.advice)
+            for pooled in found.layers
+        },
+        "folder": None if found.folder is None else str(found.folder),
+        "loss": None if trained is None else [point._asdict() for point in trained.loss],
+        "seconds": None if trained is None else trained.seconds,
+    }

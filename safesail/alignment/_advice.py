@@ -1,0 +1,145 @@
+"""Which route to a subspace fits the data, from facts that need no truth.
+
+Stability alone is no measure of a route: raw-difference PCA of texts that are no pairs, or a poor
+SAE, finds the same wrong span again and again. So one direct route that has no error of its own
+but too few texts serves as the reference, and what the others share with it is corrected for how
+little of the truth it may itself hold: Spearman's correction for attenuation (American Journal of
+Psychology 15, 1904), applied to spans. That, the constants and the order of the rules are ours;
+docs/sails.md says how they were chosen and how often they are right.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from safesail.alignment._facts import ROUTES, Facts
+
+PAIRED_FROM = 0.7
+"""Share of variance that pairing must remove for raw-difference PCA to be the reference."""
+WEAK = 0.5
+"""Share of the truth below which no route is to be relied on."""
+
+_NAMES = {
+    "sae": "SAE route",
+    "raw_difference_pca": "raw-difference PCA",
+    "covariance_difference": "covariance difference",
+}
+
+
+@dataclass(frozen=True)
+class Advice:
+    """A route, and why.
+
+    Attributes:
+        route: `sae`, `raw_difference_pca` or `covariance_difference`.
+        reasons: one line each, the decisive ones first.
+        captured: by route, estimated share of the true subspace that its span holds.
+        error: by route, the error ‖P̂ - P‖_F = √(2r(1 - captured)) that goes with it.
+        reliable: the advised route is estimated to hold at least half of the truth.
+    """
+
+    route: str
+    reasons: tuple[str, ...]
+    captured: dict[str, float]
+    error: dict[str, float]
+    reliable: bool
+
+
+def advise(facts: Facts) -> Advice:
+    """Choose the route that is estimated to hold most of the true subspace.
+
+    1. The reference is raw-difference PCA where pairing removes at least PAIRED_FROM of the
+       differences' variance, covariance difference otherwise.
+    2. What two halves of the texts agree on beyond chance, s, tells that each holds √s of the
+       truth, where their errors are independent; all texts then hold 2√s / (1 + √s).
+    3. Any other route holds at most what it shares with the reference beyond chance, over what the
+       reference holds.
+    4. The route that holds most is advised; equals by the order of ROUTES.
+    """
+    paired = facts.pairing is not None and facts.pairing >= PAIRED_FROM
+    reference = "raw_difference_pca" if paired else "covariance_difference"
+    stable = {route: _whole(_beyond_chance(facts.stability[route], facts)) for route in ROUTES}
+    captured = dict(stable)
+    for route in ROUTES:
+        if route != reference and stable[reference] > 0:
+            shared = _beyond_chance(_agreement(facts, route, reference), facts)
+            captured[route] = min(stable[route], shared / stable[reference])
+    route = max(ROUTES, key=lambda one: captured[one])
+    reliable = captured[route] >= WEAK
+    return Advice(
+        route=route,
+        reasons=_reasons(facts, route, reference, captured, reliable=reliable),
+        captured=captured,
+        error={
+            one: float(np.sqrt(2 * facts.rank * (1 - share))) for one, share in captured.items()
+        },
+        reliable=reliable,
+    )
+
+
+def _beyond_chance(share: float, facts: Facts) -> float:
+    """A shared part of spans, 0 at what independent spans share and 1 where they are one."""
+    chance = facts.rank / facts.d_model
+    return float(np.clip((share - chance) / (1 - chance), 0, 1))
+
+
+def _whole(halves: float) -> float:
+    """Share of the truth that a span of all texts holds, from what spans of halves share.
+
+    A half holds c = √halves. With errors that fall as one over the number of texts, c / (1 - c)
+    doubles with them: 2c / (1 + c), the step of Spearman and Brown.
+    """
+    half = np.sqrt(halves)
+    return float(2 * half / (1 + half))
+
+
+def _agreement(facts: Facts, one: str, two: str) -> float:
+    return facts.agreement[(one, two) if (one, two) in facts.agreement else (two, one)]
+
+
+def _reasons(
+    facts: Facts, route: str, reference: str, captured: dict[str, float], *, reliable: bool
+) -> tuple[str, ...]:
+    held = ", ".join(f"{_NAMES[one]} {captured[one]:.2f}" for one in ROUTES)
+    lines = [f"estimated share of the true subspace: {held}"]
+    if facts.pairing is None:
+        lines.append("the texts are no pairs, so the reference is the covariance difference")
+    else:
+        lines.append(
+            f"pairing removes {max(facts.pairing, 0):.0%} of the differences' variance, so the "
+            f"reference is the {_NAMES[reference]}"
+        )
+    common = ", ".join(f"{_NAMES[one]} {facts.stability[one]:.2f}" for one in ROUTES)
+    lines.append(f"common to two halves of the texts: {common}")
+    for one in ROUTES:
+        if one != reference:
+            agreed = _agreement(facts, one, reference)
+            lines.append(f"the {_NAMES[one]} shares {agreed:.2f} of its span with the reference")
+    lines.append(
+        f"{facts.texts} texts a side, {facts.texts_per_dimension:.1f} for each of "
+        f"{facts.d_model} dimensions; independent spans would share "
+        f"{facts.rank / facts.d_model:.2f}"
+    )
+    lines.append("; ".join(_of_sae(facts)))
+    if not reliable:
+        lines.append(
+            f"no route holds half of the truth by this estimate, the {_NAMES[route]} least badly: "
+            "give more texts, closer pairs or a lower rank"
+        )
+    return tuple(lines)
+
+
+def _of_sae(facts: Facts) -> list[str]:
+    if np.isnan(facts.coherence):
+        return ["too few of the SAE's features differ for its route"]
+    found = [
+        f"each of the features chosen fires on {facts.texts_per_feature:.0f} texts (median), and "
+        f"the largest cosine of its direction with another's is {facts.coherence:.2f} (mean)"
+    ]
+    if facts.density is not None:
+        found.append(f"{facts.density:.2%} of the SAE's features fire at once")
+    if facts.fvu is not None:
+        found.append(f"the SAE leaves {facts.fvu:.0%} of the variance unexplained")
+    return found

@@ -1,0 +1,143 @@
+"""Adapters in folders: plain PEFT with a provenance file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safesail.alignment._card import model_card
+from safesail.alignment._freeze import freeze
+from safesail.alignment._plan import import_peft, quiet_peft
+from safesail.alignment._provenance import Provenance, base_checksum, precision_of
+from safesail.errors import AlignmentError, StorageError
+from safesail.tables import write_bytes
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+
+def save_adapter(
+    model: PeftModel,
+    folder: Path,
+    *,
+    training: Mapping[str, Any] | None = None,
+    files: Mapping[str, bytes] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write a plain PEFT adapter with a provenance file, whole or not at all.
+
+    Args:
+        model: of `make_adapter`, `make_plain_adapter` or `load_adapter`.
+        folder: that `PeftModel.from_pretrained` will read.
+        training: how it was trained, as JSON; what the provenance has already stays without it.
+        files: what else goes into the folder, by name.
+        overwrite: replace what is there.
+
+    Raises:
+        AlignmentError: the folder exists, or the base's weights are no longer what the adapter
+            was made on.
+        StorageError: the disk is full or the folder not writable.
+    """
+    check_free(folder, overwrite=overwrite)
+    provenance = provenance_of(model)
+    if base_checksum(model) != provenance.base_checksum:
+        raise AlignmentError(
+            "the base's weights have changed since the adapter was made, so it would not do "
+            "elsewhere what it does here: make it anew on the base as it is"
+        )
+    if training is not None:
+        provenance = replace(provenance, training=dict(training))
+        remember(model, provenance)
+    partial = folder.parent / f".{folder.name}.partial"
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        # Else PEFT asks the hub whether the vocabulary has changed; embeddings are never adapted.
+        model.save_pretrained(str(partial), save_embedding_layers=False)
+        provenance.write(partial)
+        others = {"README.md": model_card(provenance).encode(), **(files or {})}
+        for name, content in others.items():
+            write_bytes(partial / name, content)
+        _settle(partial)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(partial, folder)
+    # A full disk has many names; that of safetensors is its own.
+    except (OSError, RuntimeError) as error:
+        raise StorageError(
+            f"could not write {folder}: {error}; free space or mend permissions, then run again"
+        ) from error
+
+
+def load_adapter(model: Any, folder: Path, *, trainable: bool = False) -> PeftModel:
+    """Put a saved adapter on its base; a frozen basis is frozen again.
+
+    Args:
+        model: the base, without adapters.
+        folder: that `save_adapter` wrote.
+        trainable: go on training it.
+
+    Raises:
+        AlignmentError: the folder is no adapter of safesail, or was made on other weights, PEFT is
+            missing, or it cannot read the folder.
+        StorageError: the provenance file is damaged.
+    """
+    peft = import_peft()
+    provenance = Provenance.read(folder)
+    same_precision = precision_of(model) == provenance.base_dtype
+    if same_precision and base_checksum(model) != provenance.base_checksum:
+        raise AlignmentError(
+            f"{folder} was made on other weights of {provenance.model!r} than these: load the "
+            "model that it was made on"
+        )
+    try:
+        with quiet_peft():
+            loaded: PeftModel = peft.PeftModel.from_pretrained(
+                model, str(folder), is_trainable=trainable
+            )
+    except Exception as error:  # PEFT, safetensors and torch raise classes of many kinds
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise AlignmentError(f"cannot load adapter {folder}: {reason}") from error
+    freeze(loaded, {one.module: one.frozen for one in provenance.modules if one.frozen})
+    remember(loaded, provenance)
+    return loaded
+
+
+def provenance_of(model: PeftModel) -> Provenance:
+    """Where the adapter of a model comes from.
+
+    Raises:
+        AlignmentError: the adapter was not made or loaded by safesail.
+    """
+    found = getattr(model, "safesail_provenance", None)
+    if not isinstance(found, Provenance):
+        raise AlignmentError("this adapter was not made here: use make_adapter or load_adapter")
+    return found
+
+
+def check_free(folder: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that exists.
+
+    Raises:
+        AlignmentError: it does, and is not to be overwritten.
+    """
+    if folder.exists() and not overwrite:
+        raise AlignmentError(f"{folder} exists already: give another folder, or --overwrite")
+
+
+def _settle(folder: Path) -> None:
+    """Make files ordinary and durable before a rename makes them count."""
+    # safetensors makes files that only their owner may read.
+    mode = (folder / "adapter_config.json").stat().st_mode
+    for path in folder.iterdir():
+        path.chmod(mode)
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def remember(model: Any, provenance: Provenance) -> None:
+    """Let a model know where its adapter comes from."""
+    model.safesail_provenance = provenance

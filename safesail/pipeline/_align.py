@@ -1,0 +1,206 @@
+"""The stage `align`: from texts of both sides to a trained adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safesail.errors import InputError
+from safesail.pipeline._subspace import (
+    ContrastData,
+    PooledLayer,
+    SubspaceSettings,
+    make_subspace,
+    pool_layers,
+)
+from safesail.pipeline._workspace import Approve, Tell, Workspace, no_progress, tell_nothing
+from safesail.study import CorpusSource, Study
+
+if TYPE_CHECKING:
+    from safesail.alignment import Example, LossPoint, Subspace, Trained, TrainingOptions
+    from safesail.alignment._routes import Route
+
+SUBSPACE_FOLDER = "subspace"
+
+
+@dataclass(frozen=True)
+class AdapterSettings:
+    """How an adapter begins.
+
+    Attributes:
+        modules: roles, of `q`, `k`, `v`, `o`, `gate`, `up`, `down`.
+        uncovered: what modules without a basis get: `lora`, `nearest` or `none`.
+        frozen: whether the basis is not trained.
+    """
+
+    modules: tuple[str, ...] = ("q", "k", "v", "o")
+    uncovered: str = "lora"
+    frozen: bool = False
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """What was found and trained.
+
+    Attributes:
+        subspace: the subspace.
+        layers: what it was found in, with the advice on the route.
+        folder: of the adapter; None where nothing was trained.
+        trained: the training; None alike.
+    """
+
+    subspace: Subspace
+    layers: tuple[PooledLayer, ...]
+    folder: Path | None = None
+    trained: Trained | None = None
+
+
+def read_data(
+    study: Study,
+    data: str,
+    *,
+    unaligned: str | None = None,
+    over: str = "response",
+    concepts: Sequence[str] = (),
+) -> tuple[list[Example], ContrastData]:
+    """What is trained on, and what is contrasted.
+
+    Args:
+        study: base of relative paths is the working directory; of `pairs` its concepts are taken.
+        data: file with the columns `prompt` and `answer`, the answer wanted; where no other file
+            is given also `unaligned`, the answer not wanted.
+        unaligned: file with the columns `prompt` and `answer`, the answer not wanted. Where its
+            prompts are the first file's, in order, rows are pairs.
+        over: `response` contrasts answers, `prompt` prompts, `pairs` the sides of the study's
+            contrast pairs.
+        concepts: whose pairs; all by default.
+
+    Raises:
+        InputError: a file is missing or malformed, or there is nothing to contrast.
+    """
+    from safesail.alignment import Example, read_examples
+
+    here = Path()
+    wanted = read_examples(CorpusSource(path=data), here)
+    if over == "pairs":
+        pairs = Workspace(study, False, no_progress).concepts.pairs
+        chosen = [
+            pair
+            for pair in pairs
+            if not concepts or any(_is_within(pair.concept, name) for name in concepts)
+        ]
+        if not chosen:
+            raise InputError(f"the study has no contrast pairs of {', '.join(concepts)}")
+        aligned, others = (
+            [Example(text, "") for text in side]
+            for side in ([one.negative for one in chosen], [one.positive for one in chosen])
+        )
+        return wanted, ContrastData(aligned, others, paired=True, over="prompt")
+    if unaligned is not None:
+        others = read_examples(CorpusSource(path=unaligned), here)
+    else:
+        others = read_examples(CorpusSource(path=data), here, answer_column="unaligned")
+    paired = [one.prompt for one in wanted] == [one.prompt for one in others]
+    if over == "prompt" and paired:
+        raise InputError(
+            "both sides have the same prompts: contrast their answers (--over response), or give "
+            "a file of other prompts with --unaligned"
+        )
+    paired = paired or (over == "prompt" and len(wanted) == len(others))
+    part: Any = "prompt" if over == "prompt" else "response"
+    return wanted, ContrastData(wanted, others, paired=paired, over=part)
+
+
+def find_subspace(
+    study: Study,
+    contrast: ContrastData,
+    *,
+    saes: Sequence[str] = (),
+    settings: SubspaceSettings | None = None,
+    route: Route = "sae",
+    approve: Approve | None = None,
+    tell: Tell = tell_nothing,
+) -> Alignment:
+    """Find the subspace of a study's features, and say which route fits the data; trains nothing.
+
+    Args:
+        study: names the model and its SAEs.
+        contrast: texts of both sides.
+        saes: names of SAEs; by default those that have explanations.
+        settings: how the subspace is found.
+        route: `sae`, a direct route or a control.
+        approve: is told what must be downloaded of published SAEs, and says whether it may be.
+        tell: is given warnings.
+
+    Raises:
+        SafesailError: see `safesail.errors`.
+    """
+    workspace = Workspace(study, False, no_progress, approve, tell)
+    settings = settings or SubspaceSettings()
+    layers = pool_layers(workspace, saes, contrast, settings)
+    subspace = make_subspace(workspace, layers, settings, route, tell=tell)
+    return Alignment(subspace, tuple(layers))
+
+
+def train_in(
+    study: Study,
+    alignment: Alignment,
+    examples: Sequence[Example],
+    folder: Path,
+    *,
+    settings: SubspaceSettings,
+    adapter: AdapterSettings | None = None,
+    options: TrainingOptions | None = None,
+    overwrite: bool = False,
+    watch: Callable[[LossPoint, int], None] | None = None,
+) -> Alignment:
+    """Train an adapter that begins in a subspace, and save both.
+
+    Args:
+        study: names the model.
+        alignment: of `find_subspace`.
+        examples: prompts and answers, benign ones among them.
+        folder: of the adapter; the subspace goes into `subspace` in it.
+        settings: those that the subspace was found with.
+        adapter: how it begins.
+        options: how it is trained.
+        overwrite: replace an adapter that is there.
+        watch: called with each step and the number of steps.
+
+    Raises:
+        SafesailError: see `safesail.errors`.
+    """
+    from safesail.alignment import make_adapter, train_adapter
+    from safesail.alignment._base import load_base
+    from safesail.alignment._saving import check_free
+
+    check_free(folder, overwrite=overwrite)
+    adapter = adapter or AdapterSettings()
+    workspace = Workspace(study, False, no_progress)
+    uncovered: Any = adapter.uncovered
+    model = make_adapter(
+        load_base(workspace.model),
+        alignment.subspace,
+        modules=adapter.modules,
+        rank=settings.rank,
+        uncovered=uncovered,
+        basis="frozen" if adapter.frozen else "trainable",
+        seed=settings.seed,
+    )
+    trained = train_adapter(
+        model,
+        workspace.model.tokenizer,
+        examples,
+        folder,
+        options=options,
+        overwrite=overwrite,
+        watch=watch,
+    )
+    alignment.subspace.save(folder / SUBSPACE_FOLDER)
+    return Alignment(alignment.subspace, alignment.layers, folder, trained)
+
+
+def _is_within(concept: str, name: str) -> bool:
+    return concept == name or concept.startswith(f"{name}/")

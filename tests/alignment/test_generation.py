@@ -1,0 +1,171 @@
+"""Answers of tiny models: what batching, padding, templates and adapters must not change."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import tiny_alignment
+import torch
+
+from safesail.alignment import ModelAnswers, make_plain_adapter
+from safesail.errors import AlignmentError
+
+PROMPTS = ["the cat", "a small boat sailed over the cold sea", "she", "numbers 1234 and"]
+TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}<{{ message['role'] }}>{{ message['content'] }}"
+    "{% endfor %}{% if add_generation_prompt %}<answer>{% endif %}"
+)
+
+
+@pytest.fixture(scope="module", params=["llama", "gpt2"])
+def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A tiny model and its tokenizer."""
+    from transformers import AutoTokenizer
+
+    folder = tiny_alignment.MAKERS[request.param](tmp_path_factory.mktemp("model") / "tiny")
+    return tiny_alignment.load(folder), AutoTokenizer.from_pretrained(folder)
+
+
+def greedy(model: Any, ids: list[int], steps: int, ends: set[int]) -> list[int]:
+    """Token by token without cache or padding."""
+    new: list[int] = []
+    with torch.no_grad():
+        while len(new) < steps:
+            best = int(model(input_ids=torch.tensor([ids + new])).logits[0, -1].argmax())
+            if best in ends:
+                break
+            new.append(best)
+    return new
+
+
+def test_batched_answers_are_those_of_one_prompt_token_by_token(loaded: Any) -> None:
+    model, tokenizer = loaded
+    replies = ModelAnswers(model, tokenizer, batch_size=3, max_new_tokens=8).answer(PROMPTS)
+    for prompt, reply in zip(PROMPTS, replies, strict=True):
+        ids = tokenizer(prompt)["input_ids"]
+        if tokenizer.bos_token_id is not None and ids[0] != tokenizer.bos_token_id:
+            ids = [tokenizer.bos_token_id, *ids]
+        ends = {model.generation_config.eos_token_id, tokenizer.eos_token_id}
+        expected = greedy(model, ids, 8, ends)
+        assert reply.text == tokenizer.decode(expected, skip_special_tokens=True).strip()
+        assert (reply.tokens, reply.cut) == (len(expected), len(expected) == 8)
+
+
+def test_prompts_go_through_the_chat_template(loaded: Any, monkeypatch: Any) -> None:
+    model, tokenizer = loaded
+    monkeypatch.setattr(tokenizer, "chat_template", TEMPLATE)
+    seen = []
+    generate = model.generate
+
+    def watched(**options: Any) -> Any:
+        seen.append(options["input_ids"][0].tolist())
+        return generate(**options)
+
+    monkeypatch.setattr(model, "generate", watched)
+    ModelAnswers(model, tokenizer, max_new_tokens=2).answer(["the cat"])
+    assert tokenizer.decode(seen[0]).endswith("<user>the cat<answer>")
+    assert seen[0].count(tokenizer.bos_token_id) == (tokenizer.bos_token_id is not None)
+
+
+def test_samples_repeat_with_the_seed_and_leave_other_draws_alone(loaded: Any) -> None:
+    model, tokenizer = loaded
+
+    def sampled(seed: int) -> list[str]:
+        answers = ModelAnswers(model, tokenizer, max_new_tokens=8, temperature=1.5, seed=seed)
+        return [reply.text for reply in answers.answer(PROMPTS)]
+
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    assert sampled(0) == sampled(0) != sampled(1)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_an_adapter_answers_as_itself(loaded: Any) -> None:
+    model, tokenizer = loaded
+    before = ModelAnswers(model, tokenizer, max_new_tokens=6).answer(PROMPTS)
+    adapted = make_plain_adapter(model, rank=2)
+    try:
+        answers = ModelAnswers(adapted, tokenizer, max_new_tokens=6)
+        assert answers.answer(PROMPTS) == before
+        with torch.no_grad():
+            for name, one in adapted.named_parameters():
+                if "lora_B" in name:
+                    one.normal_(0, 5)
+        assert answers.answer(PROMPTS) != before
+    finally:
+        adapted.unload()
+
+
+def test_likelihood_is_transformers_loss(loaded: Any) -> None:
+    model, tokenizer = loaded
+    texts = [*PROMPTS, ""]
+    found = ModelAnswers(model, tokenizer, batch_size=2).likelihood(texts)
+    for text, one in zip(PROMPTS, found, strict=False):
+        ids = tokenizer(text)["input_ids"]
+        if tokenizer.bos_token_id is not None and ids[0] != tokenizer.bos_token_id:
+            ids = [tokenizer.bos_token_id, *ids]
+        tokens = torch.tensor([ids])
+        with torch.no_grad():
+            loss = float(model(input_ids=tokens, labels=tokens).loss)
+        assert one.tokens == len(ids) - 1
+        assert one.nats == pytest.approx(loss * one.tokens, rel=1e-4)
+    assert (found[-1].nats, found[-1].tokens) == (0.0, 0)
+
+
+def test_each_module_keeps_its_mode(loaded: Any) -> None:
+    model, tokenizer = loaded
+    model.training = True
+    try:
+        before = [module.training for module in model.modules()]
+        assert len(set(before)) == 2
+        ModelAnswers(model, tokenizer, max_new_tokens=1).answer(["the cat"])
+        assert [module.training for module in model.modules()] == before
+    finally:
+        model.eval()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ],
+)
+def test_out_of_memory_is_one_line(loaded: Any, monkeypatch: Any, error: Exception) -> None:
+    model, tokenizer = loaded
+
+    def fail(**options: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(model, "generate", fail)
+    answers = ModelAnswers(model, tokenizer, batch_size=7, max_new_tokens=2)
+    with pytest.raises(AlignmentError, match="7 prompts at once on cpu: lower") as found:
+        answers.answer(["the cat"])
+    assert "\n" not in str(found.value)
+
+
+def test_a_prompt_without_room_is_named(loaded: Any) -> None:
+    model, tokenizer = loaded
+    answers = ModelAnswers(model, tokenizer, max_new_tokens=32)
+    with pytest.raises(AlignmentError, match=r"prompt 2 .* no room for an answer"):
+        answers.answer(["the cat", "the cat sat on the mat " * 40])
+
+
+def test_an_answer_ends_with_the_context_and_says_so(loaded: Any, monkeypatch: Any) -> None:
+    model, tokenizer = loaded
+    monkeypatch.setattr(model.generation_config, "eos_token_id", None)
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.eos_token = None
+    (reply,) = ModelAnswers(model, tokenizer, max_new_tokens=500).answer(["the cat"])
+    ids = tokenizer("the cat")["input_ids"]
+    added = tokenizer.bos_token_id is not None and ids[0] != tokenizer.bos_token_id
+    assert reply.cut
+    assert reply.tokens == model.config.max_position_embeddings - len(ids) - added
+
+
+def test_settings_that_cannot_be_are_refused() -> None:
+    with pytest.raises(AlignmentError, match="batch size"):
+        ModelAnswers(None, None, batch_size=0)

@@ -1,0 +1,368 @@
+"""Training: what is learnt, how it goes on after a kill, and how it stops."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import models
+import pandas as pd
+import pytest
+import tiny_alignment as tiny
+import torch
+
+from safesail.alignment import (
+    Example,
+    TrainingOptions,
+    encode_examples,
+    encode_prompt,
+    fit,
+    load_adapter,
+    make_adapter,
+    make_plain_adapter,
+    mix,
+    provenance_of,
+    read_examples,
+    train_adapter,
+)
+from safesail.alignment._data import IGNORED, collate
+from safesail.alignment._provenance import base_checksum
+from safesail.errors import AlignmentError, InputError
+from safesail.study import CorpusSource
+
+TEMPLATE = (
+    "{% for m in messages %}[{{ m.role }}] {{ m.content | trim }}<|eos|>{% endfor %}"
+    "{% if add_generation_prompt %}[assistant] {% endif %}"
+)
+EXAMPLES = [
+    Example(f"how do I {verb} the boat?", f"I will not {verb} it.")
+    for verb in ("sink", "burn", "steal", "paint", "sail", "hide", "break", "row", "sell", "buy")
+]
+OPTIONS = TrainingOptions(steps=12, batch_size=4, learning_rate=5e-3, checkpoint_every=5, seed=3)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return models.tiny_llama(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """It has dropout, whose random numbers must go on too."""
+    return models.tiny_gpt2(tmp_path_factory.mktemp("gpt2"))
+
+
+def adapter(base: Path, **settings: Any) -> Any:
+    return make_adapter(tiny.load(base), tiny.subspace(1, 2), rank=4, **settings)
+
+
+def stop_at(step: int) -> Callable[[Any, int], None]:
+    def watch(point: Any, steps: int) -> None:
+        if point.step == step:
+            raise KeyboardInterrupt
+
+    return watch
+
+
+def weights(model: Any) -> dict[str, torch.Tensor]:
+    return {n: p.detach().clone() for n, p in model.named_parameters() if "lora_" in n}
+
+
+def test_the_adapter_learns_and_the_base_stays(base: Path, tmp_path: Path) -> None:
+    model = adapter(base)
+    checksum = base_checksum(model)
+    seen = []
+    options = TrainingOptions(steps=40, batch_size=5, learning_rate=1e-2)
+    trained = train_adapter(
+        model,
+        models.byte_tokenizer(),
+        EXAMPLES,
+        tmp_path / "adapter",
+        options=options,
+        about={"data": "made up"},
+        watch=lambda point, steps: seen.append((point.step, steps)),
+    )
+    assert trained.loss[-1].loss < 0.8 * trained.loss[0].loss
+    assert seen == [(step, 40) for step in range(1, 41)]
+    assert base_checksum(model) == checksum
+    assert not model.training
+    table = pd.read_csv(tmp_path / "adapter" / "loss.csv")
+    assert [*table] == ["step", "loss", "learning_rate", "gradient_norm"]
+    assert table["loss"].tolist() == pytest.approx([point.loss for point in trained.loss])
+    assert (tmp_path / "adapter" / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
+    loaded = load_adapter(tiny.load(base), tmp_path / "adapter")
+    assert torch.equal(tiny.logits(loaded), tiny.logits(model))
+    record = provenance_of(loaded).training
+    assert record is not None
+    assert (record["steps"], record["examples"], record["data"]) == (40, 10, "made up")
+
+
+def test_the_first_loss_is_that_of_the_answers_alone(base: Path, tmp_path: Path) -> None:
+    """Against the cross-entropy of each answer's tokens, text by text."""
+    tokenizer, model = models.byte_tokenizer(), tiny.load(base)
+    total, count = 0.0, 0
+    for example in EXAMPLES:
+        prompt = [0, *tokenizer.encode(example.prompt)]
+        answer = [*tokenizer.encode(example.answer), 1]
+        logits = tiny.logits(model, torch.tensor([prompt + answer]))[0].double()
+        losses = -logits.log_softmax(-1)[range(len(prompt) - 1, len(logits) - 1), answer]
+        total, count = total + float(losses.sum()), count + len(answer)
+    options = TrainingOptions(steps=1, batch_size=5, accumulate=2)
+    trained = fit(adapter(base), tokenizer, EXAMPLES, tmp_path, options=options)
+    assert trained.loss[0].loss == pytest.approx(total / count, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "basis"), [("base", "trainable"), ("base", "frozen"), ("gpt2", "trainable")]
+)
+def test_an_interrupted_training_ends_with_the_same_weights(
+    kind: str, basis: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    base, tokenizer = request.getfixturevalue(kind), models.byte_tokenizer()
+    straight = adapter(base, basis=basis)
+    began = weights(straight)
+    whole = fit(straight, tokenizer, EXAMPLES, tmp_path / "a", options=OPTIONS)
+    folder = tmp_path / "b"
+    # Killed before any checkpoint, then between two.
+    for step in (3, 8):
+        with pytest.raises(KeyboardInterrupt):
+            train_adapter(
+                adapter(base, basis=basis), tokenizer, EXAMPLES, folder, options=OPTIONS,
+                watch=stop_at(step),
+            )  # fmt: skip
+        assert not folder.exists()
+    seen: list[int] = []
+    resumed = adapter(base, basis=basis)
+    again = train_adapter(
+        resumed, tokenizer, EXAMPLES, folder, options=OPTIONS,
+        watch=lambda point, _: seen.append(point.step),
+    )  # fmt: skip
+    assert seen == [*range(6, 13)]
+    expected, found = weights(straight), weights(resumed)
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=0, atol=0)
+    assert [point.loss for point in again.loss] == [point.loss for point in whole.loss]
+    frozen = {one.module: one.frozen for one in provenance_of(resumed).modules if one.frozen}
+    assert bool(frozen) == (basis == "frozen")
+    for module, factor in frozen.items():
+        name = f"base_model.model.{module}.{factor}.default.weight"
+        assert torch.equal(found[name], began[name])
+
+
+def test_a_half_written_checkpoint_is_passed_over(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        fit(
+            adapter(base), models.byte_tokenizer(), EXAMPLES, tmp_path / "work", options=OPTIONS,
+            watch=stop_at(8),
+        )  # fmt: skip
+    half = tmp_path / "work" / "checkpoint-10"
+    half.mkdir()
+    (half / "trainer_state.json").write_text('{"global_')
+    seen: list[int] = []
+    fit(
+        adapter(base), models.byte_tokenizer(), EXAMPLES, tmp_path / "work", options=OPTIONS,
+        watch=lambda point, _: seen.append(point.step),
+    )  # fmt: skip
+    assert seen[0] == 6
+
+
+def test_the_seed_decides(base: Path, tmp_path: Path) -> None:
+    losses = {}
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        options = TrainingOptions(steps=4, batch_size=3, seed=seed)
+        model = adapter(base)
+        trained = fit(model, models.byte_tokenizer(), EXAMPLES, tmp_path / name, options=options)
+        losses[name] = [point.loss for point in trained.loss]
+    assert losses["a"] == losses["b"] != losses["c"]
+
+
+def test_other_settings_ask_before_they_replace(base: Path, tmp_path: Path) -> None:
+    tokenizer, folder = models.byte_tokenizer(), tmp_path / "adapter"
+    with pytest.raises(KeyboardInterrupt):
+        train_adapter(adapter(base), tokenizer, EXAMPLES, folder, options=OPTIONS, watch=stop_at(7))
+    other = TrainingOptions(**{**vars(OPTIONS), "learning_rate": 1e-3})
+    with pytest.raises(AlignmentError, match=r"other settings \(learning_rate\) was interrupted"):
+        train_adapter(adapter(base), tokenizer, EXAMPLES, folder, options=other)
+    with pytest.raises(AlignmentError, match=r"\(adapter, examples\)"):
+        train_adapter(
+            adapter(base, basis="frozen"), tokenizer, EXAMPLES[1:], folder, options=OPTIONS
+        )
+    train_adapter(adapter(base), tokenizer, EXAMPLES, folder, options=other, overwrite=True)
+    with pytest.raises(AlignmentError, match="exists already"):
+        train_adapter(adapter(base), tokenizer, EXAMPLES, folder, options=other)
+
+
+@pytest.mark.parametrize("broken", ["loss", "gradient"])
+def test_a_loss_that_is_no_number_stops_with_the_last_good_checkpoint(
+    base: Path, tmp_path: Path, broken: str
+) -> None:
+    model = adapter(base)
+    forward = model.base_model.model.forward
+    calls = 0
+
+    def fails(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        output = forward(*args, **kwargs)
+        if calls == (8 if broken == "loss" else 10):
+            if broken == "loss":
+                output.loss = output.loss * float("nan")
+            else:
+                # Finite itself, but its gradient is not: seen at the checkpoint of step 10.
+                output.loss.register_hook(lambda gradient: gradient * float("nan"))
+        return output
+
+    model.base_model.model.forward = fails
+    with pytest.raises(AlignmentError) as caught:
+        train_adapter(
+            model, models.byte_tokenizer(), EXAMPLES, tmp_path / "adapter", options=OPTIONS
+        )
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "lower the learning rate, 0.005" in message
+    if broken == "loss":
+        assert "the loss is nan at step 8" in message
+    else:
+        assert "is no longer finite after step 10" in message
+    kept = tmp_path / ".adapter.training" / "checkpoint-5"
+    assert str(kept) in message
+    assert not (tmp_path / "adapter").exists()
+    # It is an adapter of its own, and good.
+    good = load_adapter(tiny.load(base), kept)
+    assert tiny.logits(good).isfinite().all()
+    expected = adapter(base)
+    with pytest.raises(KeyboardInterrupt):
+        fit(
+            expected, models.byte_tokenizer(), EXAMPLES, tmp_path / "again", options=OPTIONS,
+            watch=stop_at(6),
+        )  # fmt: skip
+    again = load_adapter(tiny.load(base), tmp_path / "again" / "checkpoint-5")
+    assert torch.equal(tiny.logits(good), tiny.logits(again))
+
+
+def test_running_out_of_memory_names_the_batch_size(base: Path, tmp_path: Path) -> None:
+    model = adapter(base)
+
+    def fails(*args: Any, **kwargs: Any) -> Any:
+        return torch.empty(2**55)
+
+    model.base_model.model.forward = fails
+    with pytest.raises(AlignmentError, match="out of memory at a batch size of 4 and 512 tokens"):
+        fit(model, models.byte_tokenizer(), EXAMPLES, tmp_path, options=OPTIONS)
+
+
+def test_a_whole_model_is_trained_too(base: Path, tmp_path: Path) -> None:
+    model = tiny.load(base)
+    before = base_checksum(model)
+    trained = fit(model, models.byte_tokenizer(), EXAMPLES, tmp_path, options=OPTIONS)
+    assert len(trained.loss) == 12
+    assert base_checksum(model) != before
+    assert not model.training
+
+
+def test_plain_lora_is_trained_alike(base: Path, tmp_path: Path) -> None:
+    model = make_plain_adapter(tiny.load(base), rank=4)
+    train_adapter(model, models.byte_tokenizer(), EXAMPLES, tmp_path / "lora", options=OPTIONS)
+    assert provenance_of(load_adapter(tiny.load(base), tmp_path / "lora")).route == "lora"
+
+
+def test_prompts_and_answers_meet_as_when_a_model_answers() -> None:
+    tokenizer = models.byte_tokenizer()
+    tokenizer.chat_template = TEMPLATE
+    encoded = encode_examples(EXAMPLES, tokenizer, max_tokens=64)
+    assert (encoded.cut, encoded.left_out) == (0, 0)
+    for example, (token_ids, answer_from) in zip(EXAMPLES, encoded.examples, strict=True):
+        assert token_ids[:answer_from] == encode_prompt(example.prompt, tokenizer)
+        opening = f"[user] {example.prompt}<|eos|>[assistant] "
+        assert tokenizer.decode(token_ids[:answer_from]) == opening
+        assert tokenizer.decode(token_ids[answer_from:]) == f"{example.answer}<|eos|>"
+    batch = collate(encoded.examples[:2], padding=2)
+    for row in range(2):
+        token_ids, answer_from = encoded.examples[row]
+        labels = batch["labels"][row].tolist()
+        assert labels[answer_from : len(token_ids)] == token_ids[answer_from:]
+        assert set(labels[:answer_from] + labels[len(token_ids) :]) <= {IGNORED}
+        assert int(batch["attention_mask"][row].sum()) == len(token_ids)
+
+
+def test_long_examples_lose_their_end_or_are_left_out() -> None:
+    tokenizer = models.byte_tokenizer()
+    lengths = [len(encode_prompt(example.prompt, tokenizer)) for example in EXAMPLES]
+    most = max(lengths)
+    encoded = encode_examples(EXAMPLES, tokenizer, max_tokens=most)
+    assert encoded.left_out == lengths.count(most)
+    assert all(len(one.token_ids) <= most for one in encoded.examples)
+    assert encoded.cut > 0
+    with pytest.raises(InputError, match="no prompt leaves room for an answer within 3 tokens"):
+        encode_examples(EXAMPLES, tokenizer, max_tokens=3)
+
+
+def test_templates_that_cannot_be_trained_with() -> None:
+    tokenizer = models.byte_tokenizer()
+    tokenizer.chat_template = "{{ raise_exception('no\nsuch role') }}"
+    with pytest.raises(AlignmentError, match="the chat template refuses 'how do I sink"):
+        encode_examples(EXAMPLES, tokenizer, max_tokens=64)
+    tokenizer.chat_template = "{{ messages | length }}: {{ messages[0].content }}"
+    with pytest.raises(AlignmentError, match="changes the prompt 'how do I sink"):
+        encode_examples(EXAMPLES, tokenizer, max_tokens=64)
+
+
+def test_examples_from_files(tmp_path: Path) -> None:
+    rows = [{"prompt": e.prompt, "answer": e.answer, "more": 1} for e in EXAMPLES]
+    text = "\n".join(json.dumps(row) for row in rows)
+    (tmp_path / "a.jsonl").write_text(text + "\n\n", encoding="utf-8")
+    pd.DataFrame(rows).to_csv(tmp_path / "a.csv", index=False)
+    renamed = pd.DataFrame(rows).rename(columns={"prompt": "question", "answer": "reply"})
+    renamed.to_parquet(tmp_path / "a.parquet")
+    assert read_examples(CorpusSource(path="a.jsonl"), tmp_path) == EXAMPLES
+    assert read_examples(CorpusSource(path="a.csv"), tmp_path) == EXAMPLES
+    source = CorpusSource(path="a.parquet")
+    found = read_examples(source, tmp_path, prompt_column="question", answer_column="reply")
+    assert found == EXAMPLES
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"prompt": "a"}', r"row 2: no column 'answer'; there are prompt"),
+        ('{"prompt": "a", "answer": " "}', "row 2: 'answer' holds no text"),
+        ('{"prompt": 3, "answer": "b"}', "row 2: 'prompt' holds no text"),
+        ("{", "line 2: not JSON"),
+    ],
+)
+def test_rows_that_are_no_examples(line: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"prompt": "a", "answer": "b"}\n' + line, encoding="utf-8")
+    with pytest.raises(InputError, match=message):
+        read_examples(CorpusSource(path="a.jsonl"), tmp_path)
+
+
+def test_a_file_without_examples(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"no examples in a\.jsonl"):
+        read_examples(CorpusSource(path="a.jsonl"), tmp_path)
+
+
+def test_examples_saved_by_datasets(tmp_path: Path) -> None:
+    from datasets import Dataset
+
+    columns = {"prompt": [e.prompt for e in EXAMPLES], "answer": [e.answer for e in EXAMPLES]}
+    Dataset.from_dict(columns).save_to_disk(str(tmp_path / "saved"))
+    assert read_examples(CorpusSource(path="saved"), tmp_path) == EXAMPLES
+
+
+def test_benign_examples_are_mixed_in_by_their_share() -> None:
+    benign = [Example(f"{number}?", f"{number}.") for number in range(20)]
+    mixed = mix(EXAMPLES, benign, 0.6, seed=1)
+    drawn = mixed[len(EXAMPLES) :]
+    assert mixed[: len(EXAMPLES)] == EXAMPLES
+    assert len(drawn) == len(set(drawn)) == 15
+    assert set(drawn) <= set(benign)
+    assert mix(EXAMPLES, benign, 0.6, seed=1) == mixed != mix(EXAMPLES, benign, 0.6, seed=2)
+    assert mix(EXAMPLES, [], 0) == EXAMPLES
+    with pytest.raises(InputError, match="needs 30 benign ones, there are 20"):
+        mix(EXAMPLES, benign, 0.75)
+    with pytest.raises(ValueError, match="below 1"):
+        mix(EXAMPLES, benign, 1)

@@ -1,0 +1,235 @@
+"""`safesail align`, `align compare`, `align inspect` and `evaluate`, as users run them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from judge_server import JudgeServer
+from study_folder import contents
+
+from safesail.alignment import Subspace
+from safesail.alignment._report import ANSWERS
+from safesail.tables import read_table
+
+Run = Callable[..., tuple[int, str, str]]
+WORDS = ("dog", "cat", "boat", "house", "nurse", "baker", "clerk", "singer")
+SAES = ("--sae", "first", "--sae", "upper")
+SMALL = ("--rank", "2", "--steps", "3", "--batch-size", "4", "--max-tokens", "48")
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data to align with, and prompts to evaluate with."""
+    folder = tmp_path_factory.mktemp("texts")
+    safe = [
+        {
+            "prompt": f"the {word} sat {number}",
+            "answer": "I cannot help with that.",
+            "unaligned": f"the {word} ran to the {other}",
+        }
+        for number in range(3)
+        for word, other in zip(WORDS, WORDS[1:] + WORDS[:1], strict=True)
+    ]
+    write(folder / "safe.jsonl", safe)
+    benign = [{"prompt": f"where is the {w}", "answer": f"the {w} is here"} for w in WORDS * 3]
+    write(folder / "benign.jsonl", benign)
+    prompts = [
+        {"prompt": f"the {word} {kind} {number}", "kind": kind}
+        for number in range(2)
+        for word in WORDS[:3]
+        for kind in ("harmful", "look_alike")
+    ]
+    write(folder / "prompts.jsonl", [*prompts, {"prompt": "what", "kind": "benign", "answer": "x"}])
+    write(folder / "heldout.jsonl", [{"text": "the dog sat on the cat, he read"}] * 2)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def study(explained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of the module's own; its adapters lie elsewhere."""
+    import study_folder
+
+    return study_folder.copy_study(explained, tmp_path_factory.mktemp("align") / "study")
+
+
+@pytest.fixture(scope="module")
+def adapter(
+    study: Path, texts: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Run], Path]:
+    """An adapter, made once."""
+    folder = tmp_path_factory.mktemp("adapters") / "sails"
+
+    def make(run: Run) -> Path:
+        if not folder.exists():
+            code, _, err = run(*aligning(study, texts, "--output", folder))
+            assert code == 0, err
+        return folder
+
+    return make
+
+
+def aligning(study: Path, texts: Path, *more: Any) -> list[Any]:
+    data = ["--data", texts / "safe.jsonl", "--benign", texts / "benign.jsonl"]
+    return ["align", "--study", study, *data, *SAES, *SMALL, *more]
+
+
+def test_a_dry_run_shows_the_subspace_and_advises(study: Path, texts: Path, run: Run) -> None:
+    before = contents(study)
+    code, out, err = run(*aligning(study, texts, "--dry-run"))
+    assert code == 0, err
+    for line in (
+        "stream 2 (blocks.1.hook_resid_post), SAE first: rank 2 from 8 features",
+        "stream 3 (blocks.2.hook_resid_post), SAE upper: rank 2 from 8 features",
+    ):
+        assert line in out
+    assert out.count("advice for ") == 2
+    # What the study explained stands beside its features.
+    code, out, _ = run(*aligning(study, texts, "--dry-run", "--json"))
+    found = json.loads(out)
+    features = [one for layer in found["layers"] for one in layer["features"]]
+    assert any(one["explanation"] for one in features)
+    assert found["folder"] is None
+    assert set(found["advice"]) == {"first", "upper"}
+    assert contents(study) == before
+
+
+def test_an_adapter_is_trained_saved_and_refused_a_second_time(
+    study: Path, texts: Path, run: Run, adapter: Callable[[Run], Path]
+) -> None:
+    folder = adapter(run)
+    names = {path.name for path in folder.iterdir()}
+    assert {"adapter_config.json", "adapter_model.safetensors", "loss.png", "loss.csv"} <= names
+    provenance = json.loads((folder / "safesail_provenance.json").read_text())
+    assert provenance["training"]["steps"] == 3
+    subspace = Subspace.load(folder / "subspace")
+    assert [layer.sae for layer in subspace.layers] == ["first", "upper"]
+    for layer in subspace.layers:
+        assert np.allclose(layer.basis.T @ layer.basis, np.eye(2), atol=1e-5)
+    code, _, err = run(*aligning(study, texts, "--output", folder))
+    assert code == 1
+    assert f"{folder} exists already" in err
+
+
+@pytest.mark.parametrize("over", ["response", "pairs"])
+@pytest.mark.parametrize("route", ["raw_difference_pca", "random_features"])
+def test_other_routes_and_texts(study: Path, texts: Path, run: Run, route: str, over: str) -> None:
+    code, out, err = run(
+        *aligning(study, texts, "--dry-run", "--json", "--route", route, "--over", over)
+    )
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["route"] == route
+    assert [layer["rank"] for layer in found["layers"]] == [2, 2]
+    drawn = 8 if route == "random_features" else 0
+    assert [len(layer["features"]) for layer in found["layers"]] == [drawn, drawn]
+
+
+def test_features_come_from_explanations_of_a_concept(study: Path, texts: Path, run: Run) -> None:
+    common = ("align", "--study", study, "--data", texts / "safe.jsonl", "--sae", "upper")
+    common = (*common, "--dry-run", "--json")
+    code, out, err = run(*common, "--from-explanations", "--concept", "fraud", "--rank", "1")
+    assert code == 0, err
+    features = [one for layer in json.loads(out)["layers"] for one in layer["features"]]
+    assert features
+    assert all(any(c.startswith("fraud") for c in one["concepts"]) for one in features)
+    assert run(*common, "--from-explanations")[0] == 2
+
+
+def test_it_is_read_back(study: Path, run: Run, adapter: Callable[[Run], Path]) -> None:
+    folder = adapter(run)
+    code, out, err = run("align", "inspect", folder, "--study", study, *SAES)
+    assert code == 0, err
+    assert "route sae" in out
+    code, out, _ = run("align", "inspect", folder, "--study", study, *SAES, "--json")
+    modules = [one for one in json.loads(out)["modules"] if one["saes"]]
+    # After a few small steps the change still lies in the span of what shaped it.
+    assert modules
+    assert all(one["basis"]["share"] > 0.9 for one in modules)
+
+
+def test_base_and_adapter_are_evaluated(
+    study: Path,
+    texts: Path,
+    run: Run,
+    adapter: Callable[[Run], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    folder = adapter(run)
+    common = ("evaluate", texts / "prompts.jsonl", "--study", study, "--adapter", folder)
+    common = (*common, "--output", tmp_path / "out", "--max-new-tokens", 4)
+    code, out, err = run(*common, "--texts", texts / "heldout.jsonl")
+    assert code == 0, err
+    assert "base " in out
+    assert "sails " in out
+    assert "less the base, paired by prompt" in out
+    answers = read_table(tmp_path / "out" / "answers.parquet", ANSWERS).to_pylist()
+    assert {row["system"] for row in answers} == {"base", "sails"}
+    assert len(answers) == 2 * 13
+    assert {row["grade_status"] for row in answers} == {None}
+    with JudgeServer() as server:
+        server.answer = lambda body: json.dumps({"refusal": "none", "grade": 4})
+        code, out, err = run(*common, "--judge-url", server.url, "--judge-model", "m", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    judged = [one for one in found["figures"] if one["grader"] == "judge"]
+    assert {one["system"] for one in judged} == {"base", "sails"}
+    (difference,) = [one for one in found["differences"] if one["grader"] == "judge"]
+    assert (difference["system"], difference["against"]) == ("sails", "base")
+
+
+def test_routes_and_controls_are_compared(
+    study: Path, texts: Path, run: Run, tmp_path: Path
+) -> None:
+    command = aligning(study, texts)
+    command[:1] = ["align", "compare", texts / "prompts.jsonl"]
+    at = command.index("--max-tokens")
+    del command[at : at + 2]
+    code, out, err = run(
+        *command, "--methods", "sae,lora,random,mean_difference", "--seeds", "2",
+        "--learning-rates", "1e-3,1e-2", "--max-new-tokens", "4", "--output", tmp_path / "out",
+        "--json",
+    )  # fmt: skip
+    assert code == 0, err
+    found = json.loads(out)
+    assert set(found["learning_rates"]) == {"sae", "lora", "random", "mean_difference"}
+    assert set(found["learning_rates"].values()) <= {1e-3, 1e-2}
+    # Equal parameters, the rank-one route's too.
+    assert len(set(found["parameters"].values())) == 1
+    assert {one["against"] for one in found["differences"]} == {"lora"}
+    assert found["choosing_prompts"] == 5
+    answers = read_table(tmp_path / "out" / "answers.parquet", ANSWERS).to_pylist()
+    assert len(answers) == 8 + 4 * 2 * 8
+    code, _, err = run(*command, "--methods", "magic", "--output", tmp_path / "out")
+    assert code == 1
+    assert "no method 'magic'; there are sae, " in err
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (("--sae", "second"), "belong to the same state of the residual stream"),
+        (("--rank", "500"), "fewer than rank 500"),
+        (("--data", "absent.jsonl"), "absent.jsonl"),
+        (("--modules", "w"), "w"),
+    ],
+)
+def test_bad_input_is_one_line(
+    study: Path, texts: Path, run: Run, tmp_path: Path, changed: tuple[str, str], said: str
+) -> None:
+    code, _, err = run(*aligning(study, texts, "--output", tmp_path / "out", *changed))
+    assert code == 1
+    assert said in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "out").exists()
