@@ -46,8 +46,8 @@ def test_readme_names_only_real_commands_and_options() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     # Between fences, every second part is a block; its first line may name a language.
     blocks = "\n".join(text.split("```")[1::2])
-    # `judge` and `concepts` are groups: their commands have names of two words.
-    name = r"(?:judge|concepts) [a-z-]+|[a-z-]+"
+    # These are groups: their commands have names of two words; `align` is a command, too.
+    name = r"(?:judge|concepts) [a-z-]+|align (?:inspect|compare)|[a-z-]+"
     commands = re.findall(rf"^safesail ({name})(.*?)(?:#.*)?$", blocks, flags=re.MULTILINE)
     assert {"rank-saes", "explain", "show", "export", "init", "doctor", "list-saes"} <= {
         name for name, _ in commands
