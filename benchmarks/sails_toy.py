@@ -288,7 +288,7 @@ def run_one(
     trained = prepared(method, model, material, task.rank, seed)
     size = sum(one.numel() for one in trained.parameters() if one.requires_grad)
     harmful = [one.prompt for one in task.prompts if one.kind == "harmful"][::2][:WATCHED]
-    short = ModelAnswers(trained, tokenizer, batch_size=WATCHED, max_new_tokens=8)
+    short = ModelAnswers(trained, tokenizer, batch_size=WATCHED, max_new_tokens=20)
     curve: list[float] = []
 
     def watch(point: Any, steps: int) -> None:
