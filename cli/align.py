@@ -84,7 +84,7 @@ def align(
     context: typer.Context,
     data: Annotated[
         str | None,
-        typer.Option("--data", help="JSONL, CSV or Parquet: prompt, answer (and unaligned)."),
+        typer.Option("--data", help="JSONL, CSV, Parquet or hub:NAME: prompt, answer, unaligned."),
     ] = None,
     unaligned: Annotated[
         str | None,
@@ -176,9 +176,10 @@ def align(
         SubspaceSettings,
         find_subspace,
         read_data,
+        source_of,
         train_in,
     )
-    from safesail.study import CorpusSource, Study
+    from safesail.study import Study
 
     if data is None:
         raise typer.BadParameter("name the file to train on", param_hint="--data")
@@ -196,7 +197,7 @@ def align(
         opened, data, unaligned=unaligned, over=over.value, concepts=concept or ()
     )
     if benign is not None:
-        helpful = read_examples(CorpusSource(path=benign), Path())
+        helpful = read_examples(source_of(benign), Path())
         wanted = mix(wanted, helpful, benign_share, seed=seed)
     settings = SubspaceSettings(
         rank=rank,
@@ -325,13 +326,13 @@ def compare(
       safesail align compare prompts.jsonl --data safe.jsonl --methods sae,lora,random
     """
     from safesail.alignment import ComparisonSettings, TrainingOptions, mix, read_examples
-    from safesail.pipeline import METHODS, SubspaceSettings, compare_in, read_data
-    from safesail.study import CorpusSource, Study
+    from safesail.pipeline import METHODS, SubspaceSettings, compare_in, read_data, source_of
+    from safesail.study import Study
 
     opened = Study.open(study).with_judge(url=judge_url, model=judge_model)
     wanted, both = read_data(opened, data, unaligned=unaligned, over=over.value)
     if benign is not None:
-        wanted = mix(wanted, read_examples(CorpusSource(path=benign), Path()), benign_share)
+        wanted = mix(wanted, read_examples(source_of(benign), Path()), benign_share)
     folder = output or opened.folder / "comparison"
     names = _names(methods) if methods else list(METHODS)
     found = compare_in(
@@ -380,7 +381,7 @@ def compare(
         say(f"{name}: learning rate {rate:g}, {found.parameters[name]:,} parameters trained")
     if found.choosing_prompts:
         say(f"rates were chosen on {found.choosing_prompts} other prompts, by the balanced score")
-    print_legend()
+    print_legend(found.evaluation.figures())
     note(f"written: {folder} (evaluation.md, evaluation.json, answers.parquet)")
 
 

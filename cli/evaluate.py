@@ -101,4 +101,4 @@ def print_evaluation(found: Evaluation, *, compared: bool) -> None:
     if compared:
         say("less the base, paired by prompt (of perplexity, the ratio):")
         print_figures(found.differences("base"))
-    print_legend()
+    print_legend(found.figures())

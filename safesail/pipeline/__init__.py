@@ -9,6 +9,7 @@ from safesail.pipeline._align import (
     Alignment,
     find_subspace,
     read_data,
+    source_of,
     train_in,
 )
 from safesail.pipeline._collect import Collection, collect
@@ -79,6 +80,7 @@ __all__ = [
     "qualify",
     "rank",
     "read_data",
+    "source_of",
     "start_study",
     "summarize",
     "train_in",

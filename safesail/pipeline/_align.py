@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from safesail.alignment._routes import Route
 
 SUBSPACE_FOLDER = "subspace"
+_HUB = "hub:"
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,13 @@ class Alignment:
     trained: Trained | None = None
 
 
+def source_of(name: str) -> CorpusSource:
+    """A file by its path, or a dataset on the Hugging Face hub as `hub:OWNER/NAME`."""
+    if name.startswith(_HUB):
+        return CorpusSource(hub=name.removeprefix(_HUB))
+    return CorpusSource(path=name)
+
+
 def read_data(
     study: Study,
     data: str,
@@ -69,8 +77,8 @@ def read_data(
 
     Args:
         study: base of relative paths is the working directory; of `pairs` its concepts are taken.
-        data: file with the columns `prompt` and `answer`, the answer wanted; where no other file
-            is given also `unaligned`, the answer not wanted.
+        data: file, or `hub:OWNER/NAME`, with the columns `prompt` and `answer`, the answer wanted;
+            where no other file is given also `unaligned`, the answer not wanted.
         unaligned: file with the columns `prompt` and `answer`, the answer not wanted. Where its
             prompts are the first file's, in order, rows are pairs.
         over: `response` contrasts answers, `prompt` prompts, `pairs` the sides of the study's
@@ -83,7 +91,7 @@ def read_data(
     from safesail.alignment import Example, read_examples
 
     here = Path()
-    wanted = read_examples(CorpusSource(path=data), here)
+    wanted = read_examples(source_of(data), here)
     if over == "pairs":
         pairs = Workspace(study, False, no_progress).concepts.pairs
         chosen = [
@@ -99,9 +107,9 @@ def read_data(
         )
         return wanted, ContrastData(aligned, others, paired=True, over="prompt")
     if unaligned is not None:
-        others = read_examples(CorpusSource(path=unaligned), here)
+        others = read_examples(source_of(unaligned), here)
     else:
-        others = read_examples(CorpusSource(path=data), here, answer_column="unaligned")
+        others = read_examples(source_of(data), here, answer_column="unaligned")
     paired = [one.prompt for one in wanted] == [one.prompt for one in others]
     if over == "prompt" and paired:
         raise InputError(
