@@ -43,6 +43,7 @@ def weights(study: Path, name: str) -> dict[str, torch.Tensor]:
     return load_file(study / "saes" / name / "sae_weights.safetensors")
 
 
+@pytest.mark.proof
 def test_a_killed_sweep_ends_as_an_unkilled_one_and_saelens_loads_it(
     tmp_path: Path, run: Run
 ) -> None:

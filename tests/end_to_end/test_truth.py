@@ -81,6 +81,7 @@ def concept_words(concept: str) -> set[str]:
     return {word for phrase in phrases for word in phrase.lower().split()} - FUNCTION_WORDS
 
 
+@pytest.mark.proof
 def test_the_first_sae_holds_features_of_the_planted_concepts_and_names_their_words(
     study: safesail.Study,
 ) -> None:
@@ -107,6 +108,7 @@ def test_the_first_sae_holds_features_of_the_planted_concepts_and_names_their_wo
     assert len(named) >= 6, shown
 
 
+@pytest.mark.proof
 def test_the_ranking_puts_an_untrained_sae_last(study: safesail.Study, tmp_path: Path) -> None:
     from safesail.lab.autoencoders import RECIPES, untrained_autoencoder
 

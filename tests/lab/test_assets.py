@@ -172,6 +172,7 @@ def test_candidates_differ() -> None:
     assert fvu[0] > 4 * fvu[-1]
 
 
+@pytest.mark.proof
 def test_some_feature_finds_most_concepts(precision: dict[str, dict[str, float]]) -> None:
     trained = precision["trained"]
     assert sum(value >= 0.7 for value in trained.values()) >= 6, trained
@@ -181,6 +182,7 @@ def test_some_feature_finds_most_concepts(precision: dict[str, dict[str, float]]
         assert value == pytest.approx(stated[concept], abs=0.02), concept
 
 
+@pytest.mark.proof
 def test_training_is_what_finds_them(precision: dict[str, dict[str, float]]) -> None:
     trained, untrained = (np.mean(list(precision[n].values())) for n in ("trained", "untrained"))
     assert trained - untrained > 0.2
