@@ -57,7 +57,7 @@ class Comparison:
     Attributes:
         evaluation: of the base and of each method at its learning rate, on prompts that chose
             nothing.
-        learning_rates: by method.
+        learning_rates: that each method was trained with.
         parameters: trained, by method.
         choosing_prompts: how many prompts the learning rates were chosen on; 0 with one rate.
     """
@@ -105,6 +105,10 @@ def compare(
     """
     if not methods or not settings.seeds or not settings.learning_rates:
         raise InputError("name at least one method, one seed and one learning rate")
+    if len(set(settings.learning_rates)) < len(settings.learning_rates):
+        raise InputError("a learning rate is named twice")
+    several = len(settings.learning_rates) > 1
+    choosing, reported = _split(prompts) if several else ([], list(range(len(prompts))))
     parameters: dict[str, int] = {}
     runs = [
         (method, rate, seed)
@@ -130,8 +134,6 @@ def compare(
             yield System(_named(method, rate), answers_of(model), seed)
 
     whole = evaluate(prompts, systems(), judge=judge, texts=texts)
-    several = len(settings.learning_rates) > 1
-    choosing, reported = _split(prompts) if several else ([], list(range(len(prompts))))
     grader = whole.graders[0]
     chosen = {}
     for method in methods:
@@ -149,7 +151,8 @@ def compare(
     evaluation = replace(
         whole, answers=answers, prompts=tuple(prompts[place] for place in reported)
     )
-    return Comparison(evaluation, chosen, parameters, len(choosing))
+    used = {m: rate * (FULL_RATE if m == FULL else 1) for m, rate in chosen.items()}
+    return Comparison(evaluation, used, parameters, len(choosing))
 
 
 def _trained(
@@ -178,7 +181,10 @@ def _trained(
             model = make_plain_adapter(base, **common)
         else:
             # A route of fewer directions is filled up, so that all have as many parameters.
-            model = make_adapter(base, fill_subspace(subspace, settings.rank, seed=seed), **common)
+            # Modules without a basis get the nearest one, so that every first factor of every
+            # method has the same length, which by itself decides how fast it learns.
+            filled = fill_subspace(subspace, settings.rank, seed=seed)
+            model = make_adapter(base, filled, uncovered="nearest", **common)
     options = replace(settings.options, learning_rate=rate, seed=seed)
     folder = work / f"{method}-{rate:g}-{seed}"
     fit(model, tokenizer, examples, folder, options=options, overwrite=True)

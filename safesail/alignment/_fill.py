@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from safesail.alignment._subspace import Subspace
+from safesail.errors import AlignmentError
 
 
 def fill_subspace(subspace: Subspace, rank: int, *, seed: int = 0) -> Subspace:
@@ -20,7 +21,15 @@ def fill_subspace(subspace: Subspace, rank: int, *, seed: int = 0) -> Subspace:
         subspace: its bases of that rank or more stay as they are.
         rank: at most the width of the stream.
         seed: of the random directions.
+
+    Raises:
+        AlignmentError: the stream has fewer dimensions than that.
     """
+    for layer in subspace.layers:
+        if rank > layer.basis.shape[0]:
+            raise AlignmentError(
+                f"rank {rank} in a stream of {layer.basis.shape[0]} dimensions: choose a lower one"
+            )
     generator = np.random.default_rng(seed)
     layers = []
     for layer in subspace.layers:

@@ -14,6 +14,7 @@ from safesail.alignment._freeze import freeze
 from safesail.alignment._plan import import_peft, quiet_peft
 from safesail.alignment._provenance import Provenance, base_checksum, precision_of
 from safesail.errors import AlignmentError, StorageError
+from safesail.study import CONFIGURATION_FILE
 from safesail.tables import write_bytes
 
 if TYPE_CHECKING:
@@ -62,9 +63,13 @@ def save_adapter(
         for name, content in others.items():
             write_bytes(partial / name, content)
         _settle(partial)
+        # The old one goes when the new one stands: a kill in between loses neither.
+        old = folder.parent / f".{folder.name}.replaced"
+        shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
-            shutil.rmtree(folder)
+            os.replace(folder, old)
         os.replace(partial, folder)
+        shutil.rmtree(old, ignore_errors=True)
     # A full disk has many names; that of safetensors is its own.
     except (OSError, RuntimeError) as error:
         raise StorageError(
@@ -119,13 +124,24 @@ def provenance_of(model: PeftModel) -> Provenance:
 
 
 def check_free(folder: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that exists.
+    """Refuse a folder that exists, and one that holds anything but an adapter in any case.
 
     Raises:
-        AlignmentError: it does, and is not to be overwritten.
+        AlignmentError: it does, and is not to be overwritten, or is not an adapter's.
     """
-    if folder.exists() and not overwrite:
+    if not folder.exists():
+        return
+    if not folder.is_dir() or (any(folder.iterdir()) and not _is_adapter(folder)):
+        raise AlignmentError(
+            f"{folder} holds something else than an adapter, which is never replaced: give "
+            "another folder"
+        )
+    if not overwrite:
         raise AlignmentError(f"{folder} exists already: give another folder, or --overwrite")
+
+
+def _is_adapter(folder: Path) -> bool:
+    return (folder / "adapter_config.json").is_file() and not (folder / CONFIGURATION_FILE).exists()
 
 
 def _settle(folder: Path) -> None:

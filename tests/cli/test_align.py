@@ -233,3 +233,24 @@ def test_bad_input_is_one_line(
     assert said in err
     assert "Traceback" not in err
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_no_adapter_is_never_replaced(study: Path, texts: Path, run: Run) -> None:
+    """Least of all a study."""
+    before = contents(study)
+    code, _, err = run(*aligning(study, texts, "--output", study, "--overwrite"))
+    assert code == 1
+    assert "holds something else than an adapter, which is never replaced" in err
+    assert contents(study) == before
+
+
+def test_an_adapter_is_replaced_when_asked(
+    study: Path, texts: Path, run: Run, tmp_path: Path
+) -> None:
+    folder = tmp_path / "own"
+    assert run(*aligning(study, texts, "--output", folder))[0] == 0
+    code, _, err = run(*aligning(study, texts, "--output", folder, "--overwrite", "--seed", "1"))
+    assert code == 0, err
+    provenance = json.loads((folder / "safesail_provenance.json").read_text())
+    assert provenance["training"]["seed"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["own"]
