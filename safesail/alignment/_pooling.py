@@ -86,7 +86,10 @@ def pooled(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Mean hidden state and mean feature activations of each text, over its content tokens.
 
-    Attention sinks are left out, as in the ranking. The mean over tokens is our choice.
+    An activation is given as the length of what the feature adds to the stream, activation times
+    the norm of its decoder row: SAEs differ in how they share that out, and features that do the
+    same count the same. Attention sinks are left out, as in the ranking. The mean over tokens is
+    our choice.
 
     Args:
         model: the language model.
@@ -108,6 +111,7 @@ def pooled(
 
     point = sae.hook_point
     thresholds = model.sink_thresholds(batches(), [point])
+    lengths = sae.decoder_rows.norm(dim=-1)
     hidden = np.zeros((len(named), sae.decoder_directions.shape[1]), np.float32)
     activations = np.zeros((len(named), sae.width), np.float32)
     for batch in batches():
@@ -118,5 +122,5 @@ def pooled(
                 raise AlignmentError(f"text {int(text.document) + 1} has no token that counts")
             place = int(text.document)
             hidden[place] = x.mean(0).cpu().numpy()
-            activations[place] = sae.encode(x).float().mean(0).cpu().numpy()
+            activations[place] = (sae.encode(x).float().mean(0) * lengths).cpu().numpy()
     return hidden, activations

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safesail.errors import InputError
+from safesail.errors import AlignmentError, InputError
 from safesail.pipeline._align import SUBSPACE_FOLDER
 from safesail.pipeline._judging import judge_of
 from safesail.pipeline._subspace import best_explanations, saes_of
@@ -130,17 +130,32 @@ def _systems(
     """The base, then each adapter on it, one in memory at a time."""
     from safesail.alignment import ModelAnswers, System
     from safesail.alignment._base import load_base
-    from safesail.alignment._plan import import_peft
     from safesail.alignment._quiet import quiet
 
     tokenizer = workspace.model.tokenizer
     options: dict[str, Any] = {"batch_size": batch_size, "max_new_tokens": max_new_tokens}
     yield System(BASE, ModelAnswers(load_base(workspace.model), tokenizer, **options))
     for name, path in adapters.items():
-        peft = import_peft()
+        base = load_base(workspace.model)
         with quiet():
-            model = peft.PeftModel.from_pretrained(load_base(workspace.model), str(path))
+            model = _adapted(base, path)
         yield System(name, ModelAnswers(model.eval(), tokenizer, **options))
+
+
+def _adapted(base: Any, folder: Path) -> Any:
+    """A base with an adapter; ours must have been made on its weights."""
+    from safesail.alignment import load_adapter
+    from safesail.alignment._plan import import_peft
+    from safesail.alignment._provenance import PROVENANCE_FILE
+
+    if (folder / PROVENANCE_FILE).is_file():
+        return load_adapter(base, folder)
+    peft = import_peft()
+    try:
+        return peft.PeftModel.from_pretrained(base, str(folder))
+    except Exception as error:  # PEFT, safetensors and torch raise classes of many kinds
+        reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
+        raise AlignmentError(f"cannot load adapter {folder}: {reason}") from error
 
 
 def read_texts(path: str) -> list[str]:

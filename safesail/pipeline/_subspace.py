@@ -179,7 +179,7 @@ def make_subspace(
         one, warnings = layer_by_route(
             route,
             layer.texts,
-            layer.sae.decoder_rows.cpu().numpy(),
+            layer.sae.decoder_directions.cpu().numpy(),
             settings.rank,
             stream=layer.stream,
             hook_point=layer.sae.hook_point,
@@ -225,7 +225,7 @@ def _advice(
     try:
         facts = measure_facts(
             texts,
-            sae.decoder_rows.cpu().numpy(),
+            sae.decoder_directions.cpu().numpy(),
             settings.rank,
             contrast=settings.contrast,
             fvu=ranking.get("fvu"),

@@ -254,3 +254,20 @@ def test_an_adapter_is_replaced_when_asked(
     provenance = json.loads((folder / "safesail_provenance.json").read_text())
     assert provenance["training"]["seed"] == 1
     assert [path.name for path in tmp_path.iterdir()] == ["own"]
+
+
+def test_an_adapter_that_does_not_load_is_one_line(
+    study: Path, texts: Path, run: Run, adapter: Callable[[Run], Path], tmp_path: Path
+) -> None:
+    import shutil
+
+    common = ("evaluate", texts / "prompts.jsonl", "--study", study, "--output", tmp_path / "out")
+    for name, removed in (("ours", ()), ("theirs", ("safesail_provenance.json",))):
+        broken = shutil.copytree(adapter(run), tmp_path / name)
+        for file in removed:
+            (broken / file).unlink()
+        (broken / "adapter_model.safetensors").write_bytes(b"junk")
+        code, _, err = run(*common, "--adapter", broken, "--max-new-tokens", 2)
+        assert code == 1
+        assert f"cannot load adapter {broken}" in err
+        assert "Traceback" not in err
