@@ -8,32 +8,35 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ._align_options import (
+    BatchSizeOption,
+    BenignOption,
+    BenignShareOption,
+    ModulesOption,
+    Over,
+    OverOption,
+    RankOption,
+    SaesOption,
+    StepsOption,
+    UnalignedOption,
+    names_in,
+)
+from ._compare import compare
 from ._downloads import approval
-from ._evaluation import print_figures, print_legend
 from ._options import (
-    BudgetOption,
     ConceptOption,
     DebugOption,
     JsonOption,
-    JudgeUrlOption,
     StudyOption,
     YesOption,
 )
-from ._output import note, number, print_json, print_table, printable, progress, say
+from ._output import note, number, print_json, print_table, printable, say
 
 if TYPE_CHECKING:
     from safesail.alignment import AdapterReading
     from safesail.pipeline import Alignment
 
 _SHOWN = 8
-
-
-class Over(StrEnum):
-    """What is contrasted."""
-
-    RESPONSE = "response"
-    PROMPT = "prompt"
-    PAIRS = "pairs"
 
 
 class ContrastName(StrEnum):
@@ -86,24 +89,14 @@ def align(
         str | None,
         typer.Option("--data", help="JSONL, CSV, Parquet or hub:NAME: prompt, answer, unaligned."),
     ] = None,
-    unaligned: Annotated[
-        str | None,
-        typer.Option("--unaligned", help="File of prompts with the answers not wanted."),
-    ] = None,
-    benign: Annotated[
-        str | None, typer.Option("--benign", help="File of benign prompts with good answers.")
-    ] = None,
-    benign_share: Annotated[
-        float, typer.Option("--benign-share", help="Of what is trained on.", min=0.0, max=0.95)
-    ] = 0.5,
+    unaligned: UnalignedOption = None,
+    benign: BenignOption = None,
+    benign_share: BenignShareOption = 0.5,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Folder of the adapter; by default adapters/sails."),
     ] = None,
-    sae: Annotated[
-        list[str] | None,
-        typer.Option("--sae", help="SAE, one a layer; by default those that are explained."),
-    ] = None,
+    sae: SaesOption = None,
     from_explanations: Annotated[
         bool,
         typer.Option(
@@ -111,9 +104,7 @@ def align(
         ),
     ] = False,
     concept: ConceptOption = None,
-    over: Annotated[
-        Over, typer.Option("--over", help="Contrast answers, prompts, or the study's pairs.")
-    ] = Over.RESPONSE,
+    over: OverOption = Over.RESPONSE,
     contrast: Annotated[
         ContrastName, typer.Option("--contrast", help="How features are ordered.")
     ] = ContrastName.ABS,
@@ -123,10 +114,8 @@ def align(
     route: Annotated[
         RouteName, typer.Option("--route", help="sae; others are direct routes and controls.")
     ] = RouteName.SAE,
-    rank: Annotated[int, typer.Option("--rank", help="Directions a layer.", min=1)] = 16,
-    modules: Annotated[
-        str, typer.Option("--modules", help="Of q, k, v, o, gate, up, down.")
-    ] = "q,k,v,o",
+    rank: RankOption = 16,
+    modules: ModulesOption = "q,k,v,o",
     uncovered: Annotated[
         UncoveredName,
         typer.Option("--uncovered", help="Modules without a basis: plain LoRA, nearest, none."),
@@ -134,10 +123,8 @@ def align(
     freeze_basis: Annotated[
         bool, typer.Option("--freeze-basis", help="Train the other factor alone.")
     ] = False,
-    steps: Annotated[int, typer.Option("--steps", help="Of the optimiser.", min=1)] = 200,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", help="Examples in memory at once.", min=1)
-    ] = 8,
+    steps: StepsOption = 200,
+    batch_size: BatchSizeOption = 8,
     learning_rate: Annotated[
         float, typer.Option("--learning-rate", help="The largest.", min=0.0)
     ] = 2e-4,
@@ -231,7 +218,7 @@ def align(
         folder,
         settings=settings,
         adapter=AdapterSettings(
-            modules=tuple(_names(modules)),
+            modules=tuple(names_in(modules)),
             uncovered=uncovered.value,
             frozen=freeze_basis,
         ),
@@ -257,141 +244,13 @@ def align(
     note(f"next: safesail evaluate PROMPTS --adapter {folder}, safesail align inspect {folder}")
 
 
-@app.command("compare")
-def compare(
-    prompts: Annotated[str, typer.Argument(help="JSONL, CSV or Parquet: prompt, kind (answer).")],
-    data: Annotated[str, typer.Option("--data", help="As for `safesail align`.")],
-    unaligned: Annotated[
-        str | None,
-        typer.Option("--unaligned", help="File of prompts with the answers not wanted."),
-    ] = None,
-    benign: Annotated[
-        str | None, typer.Option("--benign", help="File of benign prompts with good answers.")
-    ] = None,
-    benign_share: Annotated[
-        float, typer.Option("--benign-share", help="Of what is trained on.", min=0.0, max=0.95)
-    ] = 0.5,
-    methods: Annotated[
-        str | None,
-        typer.Option("--methods", help="Routes and controls, separated by commas; all by default."),
-    ] = None,
-    seeds: Annotated[int, typer.Option("--seeds", help="Trainings of each.", min=1)] = 3,
-    learning_rates: Annotated[
-        str, typer.Option("--learning-rates", help="Tried for each method.")
-    ] = "1e-4,3e-4,1e-3",
-    sae: Annotated[
-        list[str] | None,
-        typer.Option("--sae", help="SAE, one a layer; by default those that are explained."),
-    ] = None,
-    over: Annotated[
-        Over, typer.Option("--over", help="Contrast answers, prompts, or the study's pairs.")
-    ] = Over.RESPONSE,
-    rank: Annotated[int, typer.Option("--rank", help="Directions a layer.", min=1)] = 16,
-    modules: Annotated[
-        str, typer.Option("--modules", help="Of q, k, v, o, gate, up, down.")
-    ] = "q,k,v,o",
-    steps: Annotated[int, typer.Option("--steps", help="Of the optimiser.", min=1)] = 200,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", help="Examples in memory at once.", min=1)
-    ] = 8,
-    max_new_tokens: Annotated[
-        int, typer.Option("--max-new-tokens", help="Of an answer.", min=1)
-    ] = 256,
-    texts: Annotated[
-        str | None, typer.Option("--texts", help="File of held-out texts, for perplexity.")
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Folder to write; by default comparison/."),
-    ] = None,
-    judge_url: JudgeUrlOption = None,
-    judge_model: Annotated[
-        str | None,
-        typer.Option("--judge-model", help="Model that grades; without one, refusal rules alone."),
-    ] = None,
-    budget: BudgetOption = None,
-    study: StudyOption = Path(),
-    yes: YesOption = False,
-    json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
-    """Train the SAE route and every control alike, and compare them over seeds.
-
-    Equal parameters, steps and initial norm; each method gets the learning rate that is best on a
-    third of the prompts, and the table is of the others, paired with plain LoRA.
-
-    \b
-    Examples:
-      safesail align compare prompts.jsonl --data safe.jsonl --benign helpful.jsonl --seeds 5
-      safesail align compare prompts.jsonl --data safe.jsonl --methods sae,lora,random
-    """
-    from safesail.alignment import ComparisonSettings, TrainingOptions, mix, read_examples
-    from safesail.pipeline import METHODS, SubspaceSettings, compare_in, read_data, source_of
-    from safesail.study import Study
-
-    opened = Study.open(study).with_judge(url=judge_url, model=judge_model)
-    wanted, both = read_data(opened, data, unaligned=unaligned, over=over.value)
-    if benign is not None:
-        wanted = mix(wanted, read_examples(source_of(benign), Path()), benign_share)
-    folder = output or opened.folder / "comparison"
-    names = _names(methods) if methods else list(METHODS)
-    found = compare_in(
-        opened,
-        names,
-        both,
-        wanted,
-        prompts,
-        folder,
-        saes=sae or (),
-        subspace=SubspaceSettings(rank=rank),
-        comparison=ComparisonSettings(
-            rank=rank,
-            modules=tuple(_names(modules)),
-            options=TrainingOptions(steps=steps, batch_size=batch_size),
-            learning_rates=_rates(learning_rates),
-            seeds=tuple(range(seeds)),
-            max_new_tokens=max_new_tokens,
-        ),
-        texts=texts,
-        budget=budget,
-        approve=approval(yes),
-        progress=progress,
-        tell=note,
-    )
-    against = "lora" if "lora" in names else names[0]
-    differences = found.evaluation.differences(against)
-    if json:
-        from safesail.alignment import figure_rows
-
-        print_json(
-            {
-                "learning_rates": found.learning_rates,
-                "parameters": found.parameters,
-                "choosing_prompts": found.choosing_prompts,
-                "figures": figure_rows(found.evaluation.figures()),
-                "against": against,
-                "differences": figure_rows(differences),
-            }
-        )
-        return
-    print_figures(found.evaluation.figures())
-    say(f"less {against}, paired by prompt and seed (of perplexity, the ratio):")
-    print_figures(differences)
-    for name, rate in found.learning_rates.items():
-        say(f"{name}: learning rate {rate:g}, {found.parameters[name]:,} parameters trained")
-    if found.choosing_prompts:
-        say(f"rates were chosen on {found.choosing_prompts} other prompts, by the balanced score")
-    print_legend(found.evaluation.figures())
-    note(f"written: {folder} (evaluation.md, evaluation.json, answers.parquet)")
+app.command("compare")(compare)
 
 
 @app.command("inspect")
 def inspect(
     adapter: Annotated[Path, typer.Argument(help="Folder of any plain LoRA adapter.")],
-    sae: Annotated[
-        list[str] | None,
-        typer.Option("--sae", help="SAE, one a layer; by default those that are explained."),
-    ] = None,
+    sae: SaesOption = None,
     top: Annotated[int, typer.Option("--top", help="Features to name a module.", min=1)] = 3,
     study: StudyOption = Path(),
     yes: YesOption = False,
@@ -412,20 +271,6 @@ def inspect(
         print_json(found.to_json())
     else:
         print_reading(found)
-
-
-def _names(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _rates(text: str) -> tuple[float, ...]:
-    try:
-        found = tuple(float(part) for part in _names(text))
-    except ValueError:
-        found = ()
-    if not found or not all(0 < rate < 1 for rate in found):
-        raise typer.BadParameter("give numbers such as 1e-4,1e-3", param_hint="--learning-rates")
-    return found
 
 
 def print_subspace(found: Alignment) -> None:
