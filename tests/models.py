@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +87,28 @@ def tiny_gpt_neox(folder: Path, **settings: Any) -> Path:
     shape = _shape()
     del shape["num_key_value_heads"]
     return _save(folder, GPTNeoXForCausalLM, GPTNeoXConfig, {**shape, **settings})
+
+
+OTHER_KINDS: dict[str, dict[str, Any]] = {
+    "olmo2": {},  # norms after attention and MLP alone
+    "phi3": {},  # one module for queries, keys and values, one for gate and up
+    "mixtral": {"num_local_experts": 2},
+    "qwen3_moe": {"num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 16},
+    "starcoder2": {},  # layer norms, an MLP without a gate
+    "smollm3": {},
+    "granite": {"residual_multiplier": 0.5},
+}
+"""Settings of further kinds, by transformers' `model_type`."""
+
+
+def tiny_of(kind: str, folder: Path, **settings: Any) -> Path:
+    """A model of any kind that shares Llama's names of its shape."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    shape = {**_shape(), **OTHER_KINDS.get(kind, {}), **settings}
+    return _save(
+        folder, AutoModelForCausalLM.from_config, partial(AutoConfig.for_model, kind), shape
+    )
 
 
 def batch_of(model: LanguageModel, texts: list[str], prepend_bos: bool = True) -> TokenBatch:

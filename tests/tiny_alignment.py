@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ MAKERS = {
     "gemma2": models.tiny_gemma2,
     "gemma3": models.tiny_gemma3,
     "gpt2": models.tiny_gpt2,
+    "gpt_neox": models.tiny_gpt_neox,
+    **{kind: partial(models.tiny_of, kind) for kind in models.OTHER_KINDS},
 }
 
 

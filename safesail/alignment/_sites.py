@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from safesail.alignment._layouts import ATTENTION, BLOCKS, ROLES, Kind, Place, layout_of
 from safesail.errors import AlignmentError
-
-Kind = Literal["reader", "writer"]
-ROLES = ("q", "k", "v", "o", "gate", "up", "down")
-ATTENTION = ROLES[:4]
-"""Queries, keys, values and output of attention: the modules of the published parameter count."""
 
 # Both signs in turn, so that the mean is 0; large, so that the norm's epsilon does not count.
 _PROBE = 1024.0
@@ -60,47 +56,6 @@ class Site:
         return self.d_in if self.kind == "reader" else self.d_out
 
 
-class _Place(NamedTuple):
-    path: str
-    roles: tuple[str, ...]
-    kind: Kind
-    norm: str | None
-
-
-def _gated(mlp_norm: str, attention_after: str | None, mlp_after: str | None) -> list[_Place]:
-    """The modules of a block whose MLP has a gate."""
-    return [
-        *(_Place(f"self_attn.{x}_proj", (x,), "reader", "input_layernorm") for x in "qkv"),
-        _Place("self_attn.o_proj", ("o",), "writer", attention_after),
-        *(_Place(f"mlp.{x}_proj", (x,), "reader", mlp_norm) for x in ("gate", "up")),
-        _Place("mlp.down_proj", ("down",), "writer", mlp_after),
-    ]
-
-
-_LLAMA = _gated("post_attention_layernorm", None, None)
-_GEMMA = _gated(
-    "pre_feedforward_layernorm", "post_attention_layernorm", "post_feedforward_layernorm"
-)
-_GPT2 = [
-    _Place("attn.c_attn", ("q", "k", "v"), "reader", "ln_1"),
-    _Place("attn.c_proj", ("o",), "writer", None),
-    _Place("mlp.c_fc", ("up",), "reader", "ln_2"),
-    _Place("mlp.c_proj", ("down",), "writer", None),
-]
-_LAYOUTS = {
-    "llama": _LLAMA,
-    "mistral": _LLAMA,
-    "qwen2": _LLAMA,
-    "qwen3": _LLAMA,
-    "gemma2": _GEMMA,
-    "gemma3": _GEMMA,
-    "gemma3_text": _GEMMA,
-    "gpt2": _GPT2,
-}
-# The last is Gemma-3 with its image tower, which is left alone.
-_BLOCKS = ("model.layers", "transformer.h", "model.language_model.layers")
-
-
 def find_sites(model: Any, modules: Sequence[str] = ATTENTION) -> tuple[Site, ...]:
     """The modules that an adapter can change, block by block.
 
@@ -116,9 +71,9 @@ def find_sites(model: Any, modules: Sequence[str] = ATTENTION) -> tuple[Site, ..
         raise AlignmentError(
             "the model already has an adapter: load it anew, or take `unload()` of it"
         )
-    places = _chosen(_layout(model), modules, model.config.model_type)
+    places = _chosen(layout_of(model.config.model_type), modules, model.config.model_type)
     named = dict(model.named_modules())
-    blocks = next(path for path in _BLOCKS if path in named)
+    blocks = next(path for path in BLOCKS if path in named)
     found = []
     for block in range(len(named[blocks])):
         for place in places:
@@ -137,20 +92,24 @@ def roles_of(model: Any) -> tuple[str, ...]:
     Raises:
         AlignmentError: a model of an unknown kind.
     """
-    found = {role for place in _layout(model) for role in place.roles}
+    found = {role for place in layout_of(model.config.model_type) for role in place.roles}
     return tuple(role for role in ROLES if role in found)
 
 
-def _layout(model: Any) -> Sequence[_Place]:
-    kind = model.config.model_type
-    if kind not in _LAYOUTS:
-        raise AlignmentError(
-            f"adapters are not known for models of type {kind!r}: known are {', '.join(_LAYOUTS)}"
-        )
-    return _LAYOUTS[kind]
+def check_modules(kind: str, modules: Sequence[str]) -> None:
+    """That models of a kind have modules to adapt, before one is loaded.
+
+    Args:
+        kind: transformers' `model_type`.
+        modules: roles.
+
+    Raises:
+        AlignmentError: a model of an unknown kind; an unknown role, or one that it has not.
+    """
+    _chosen(layout_of(kind), modules, kind)
 
 
-def _chosen(layout: Sequence[_Place], modules: Sequence[str], kind: str) -> list[_Place]:
+def _chosen(layout: Sequence[Place], modules: Sequence[str], kind: str) -> list[Place]:
     wanted = set(modules)
     unknown = sorted(wanted - set(ROLES))
     if unknown or not wanted:

@@ -12,14 +12,10 @@ import tiny_alignment as tiny
 import torch
 
 from safesail.alignment._carry import carry
-from safesail.alignment._sites import ROLES, find_sites, norm_gain
+from safesail.alignment._sites import find_sites, norm_gain, roles_of
 from safesail.errors import AlignmentError
 
 GATED = ("llama", "qwen2", "qwen3", "gemma2", "gemma3")
-
-
-def roles(kind: str) -> tuple[str, ...]:
-    return ROLES if kind != "gpt2" else tuple(role for role in ROLES if role != "gate")
 
 
 @pytest.fixture(scope="module", params=[*tiny.MAKERS])
@@ -31,7 +27,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def test_readers_and_writers_are_wired_as_said(model: Any) -> None:
     """Follow the activations: a reader's input is its norm of the stream, and what a block adds to
     the stream is the sum of what its writers give, each through its norm."""
-    sites = find_sites(model, roles(model.config.model_type))
+    sites = find_sites(model, roles_of(model))
     assert len(sites) == models.LAYERS * len({site.module for site in sites if site.block == 0})
     seen: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
@@ -41,7 +37,7 @@ def test_readers_and_writers_are_wired_as_said(model: Any) -> None:
     for site in sites:
         model.get_submodule(site.module).register_forward_hook(watch(site.module))
     streams: list[torch.Tensor] = []
-    blocks = model.model.layers if hasattr(model, "model") else model.transformer.h
+    blocks = model.get_submodule(next(site.module for site in sites).partition(".0.")[0])
 
     def begins(module: Any, given: Any, kwargs: Any) -> None:
         streams.append(given[0] if given else kwargs["hidden_states"])
@@ -54,6 +50,8 @@ def test_readers_and_writers_are_wired_as_said(model: Any) -> None:
         )
     )
     tiny.logits(model)
+    side_by_side = model.config.model_type == "gpt_neox"
+    share = getattr(model.config, "residual_multiplier", 1.0)
     for block in range(models.LAYERS):
         mine = [site for site in sites if site.block == block]
         written = {}
@@ -63,19 +61,20 @@ def test_readers_and_writers_are_wired_as_said(model: Any) -> None:
             assert site.stream == (block if site.kind == "reader" else block + 1)
             if site.kind == "writer":
                 norm = model.get_submodule(site.norm) if site.norm else torch.nn.Identity()
-                written[site.roles] = norm(output)
+                written[site.roles] = share * norm(output)
         middle = streams[block] + written[("o",)]
-        torch.testing.assert_close(streams[block + 1], middle + written[("down",)])
+        if ("down",) in written:  # else experts write
+            torch.testing.assert_close(streams[block + 1], middle + written[("down",)])
         for site in mine:
             if site.kind == "reader":
-                state = middle if site.roles[0] in ("gate", "up") else streams[block]
-                torch.testing.assert_close(
-                    seen[site.module][0], model.get_submodule(site.norm)(state)
-                )
+                late = site.roles[0] in ("gate", "up") and not side_by_side
+                norm = model.get_submodule(site.norm) if site.norm else torch.nn.Identity()
+                state = norm(middle if late else streams[block])
+                torch.testing.assert_close(seen[site.module][0], state)
 
 
 def test_gains_are_the_weights_or_one_more(model: Any) -> None:
-    for site in find_sites(model, roles(model.config.model_type)):
+    for site in find_sites(model, roles_of(model)):
         if site.norm is None:
             continue
         norm = model.get_submodule(site.norm)
@@ -102,8 +101,8 @@ def test_modules_that_there_are_not(
 
 
 def test_models_of_other_kinds_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(AlignmentError, match="models of type 'gpt_neox': known are llama"):
-        find_sites(tiny.load(models.tiny_gpt_neox(tmp_path)))
+    with pytest.raises(AlignmentError, match="models of type 'gptj': known are llama"):
+        find_sites(tiny.load(models.tiny_gptj(tmp_path)))
 
 
 def test_quantised_modules_are_refused(tmp_path: Path) -> None:
