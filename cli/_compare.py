@@ -11,18 +11,35 @@ from ._align_options import (
     BatchSizeOption,
     BenignOption,
     BenignShareOption,
+    ContrastName,
+    ContrastOption,
+    FromExplanationsOption,
+    MaxTokensOption,
     ModulesOption,
     Over,
     OverOption,
     RankOption,
+    ReducerName,
+    ReducerOption,
     SaesOption,
     StepsOption,
     UnalignedOption,
     names_in,
+    subspace_settings,
 )
 from ._downloads import approval
 from ._evaluation import print_figures, print_legend
-from ._options import BudgetOption, DebugOption, JsonOption, JudgeUrlOption, StudyOption, YesOption
+from ._options import (
+    BudgetOption,
+    ConceptOption,
+    DebugOption,
+    FallbackJudgeOption,
+    FallbackUrlOption,
+    JsonOption,
+    JudgeUrlOption,
+    StudyOption,
+    YesOption,
+)
 from ._output import note, print_json, progress, say
 
 
@@ -41,11 +58,16 @@ def compare(
         str, typer.Option("--learning-rates", help="Tried for each method.")
     ] = "1e-4,3e-4,1e-3",
     sae: SaesOption = None,
+    from_explanations: FromExplanationsOption = False,
+    concept: ConceptOption = None,
     over: OverOption = Over.RESPONSE,
+    contrast: ContrastOption = ContrastName.ABS,
+    reducer: ReducerOption = ReducerName.WEIGHTED,
     rank: RankOption = 16,
     modules: ModulesOption = "q,k,v,o",
     steps: StepsOption = 200,
     batch_size: BatchSizeOption = 8,
+    max_tokens: MaxTokensOption = 512,
     max_new_tokens: Annotated[
         int, typer.Option("--max-new-tokens", help="Of an answer.", min=1)
     ] = 256,
@@ -61,6 +83,8 @@ def compare(
         str | None,
         typer.Option("--judge-model", help="Model that grades; without one, refusal rules alone."),
     ] = None,
+    fallback_judge: FallbackJudgeOption = None,
+    fallback_url: FallbackUrlOption = None,
     budget: BudgetOption = None,
     study: StudyOption = Path(),
     yes: YesOption = False,
@@ -70,7 +94,8 @@ def compare(
     """Train the SAE route and every control alike, and compare them over seeds.
 
     Equal parameters, steps and initial norm; each method gets the learning rate that is best on a
-    third of the prompts, and the table is of the others, paired with plain LoRA.
+    third of the prompts, and the table is of the others, paired with plain LoRA. What was trained
+    and answered is kept: after a kill, or with more seeds or methods, the same command goes on.
 
     \b
     Examples:
@@ -78,15 +103,39 @@ def compare(
       safesail align compare prompts.jsonl --data safe.jsonl --methods sae,lora,random
     """
     from safesail.alignment import ComparisonSettings, TrainingOptions, mix, read_examples
-    from safesail.pipeline import METHODS, SubspaceSettings, compare_in, read_data, source_of
+    from safesail.pipeline import METHODS, compare_in, comparison_notes, read_data, source_of
     from safesail.study import Study
 
-    opened = Study.open(study).with_judge(url=judge_url, model=judge_model)
-    wanted, both = read_data(opened, data, unaligned=unaligned, over=over.value)
+    settings = subspace_settings(
+        rank=rank,
+        contrast=contrast,
+        reducer=reducer,
+        from_explanations=from_explanations,
+        concepts=concept,
+        over=over,
+        max_tokens=max_tokens,
+    )
+    opened = Study.open(study).with_judge(
+        url=judge_url,
+        model=judge_model,
+        fallback_url=fallback_url,
+        fallback_model=fallback_judge,
+    )
+    wanted, both = read_data(
+        opened, data, unaligned=unaligned, over=over.value, concepts=concept or ()
+    )
     if benign is not None:
         wanted = mix(wanted, read_examples(source_of(benign), Path()), benign_share)
     folder = output or opened.folder / "comparison"
     names = names_in(methods) if methods else list(METHODS)
+    comparison = ComparisonSettings(
+        rank=rank,
+        modules=tuple(names_in(modules)),
+        options=TrainingOptions(steps=steps, batch_size=batch_size, max_tokens=max_tokens),
+        learning_rates=_rates(learning_rates),
+        seeds=tuple(range(seeds)),
+        max_new_tokens=max_new_tokens,
+    )
     found = compare_in(
         opened,
         names,
@@ -95,44 +144,35 @@ def compare(
         prompts,
         folder,
         saes=sae or (),
-        subspace=SubspaceSettings(rank=rank),
-        comparison=ComparisonSettings(
-            rank=rank,
-            modules=tuple(names_in(modules)),
-            options=TrainingOptions(steps=steps, batch_size=batch_size),
-            learning_rates=_rates(learning_rates),
-            seeds=tuple(range(seeds)),
-            max_new_tokens=max_new_tokens,
-        ),
+        subspace=settings,
+        comparison=comparison,
         texts=texts,
         budget=budget,
         approve=approval(yes),
         progress=progress,
         tell=note,
     )
-    against = "lora" if "lora" in names else names[0]
-    differences = found.evaluation.differences(against)
+    differences = found.evaluation.differences(found.against)
     if json:
         from safesail.alignment import figure_rows
 
         print_json(
             {
                 "learning_rates": found.learning_rates,
+                "diverged": found.diverged,
                 "parameters": found.parameters,
-                "choosing_prompts": found.choosing_prompts,
+                "choosing_prompts": len(found.choosing.prompts) if found.choosing else 0,
                 "figures": figure_rows(found.evaluation.figures()),
-                "against": against,
+                "against": found.against,
                 "differences": figure_rows(differences),
             }
         )
         return
     print_figures(found.evaluation.figures())
-    say(f"less {against}, paired by prompt and seed (of perplexity, the ratio):")
+    say(f"less {found.against}, paired by prompt and seed (of perplexity, the ratio):")
     print_figures(differences)
-    for name, rate in found.learning_rates.items():
-        say(f"{name}: learning rate {rate:g}, {found.parameters[name]:,} parameters trained")
-    if found.choosing_prompts:
-        say(f"rates were chosen on {found.choosing_prompts} other prompts, by the balanced score")
+    for line in comparison_notes(found, comparison):
+        say(line)
     print_legend(found.evaluation.figures())
     note(f"written: {folder} (evaluation.md, evaluation.json, answers.parquet)")
 

@@ -12,14 +12,21 @@ from ._align_options import (
     BatchSizeOption,
     BenignOption,
     BenignShareOption,
+    ContrastName,
+    ContrastOption,
+    FromExplanationsOption,
+    MaxTokensOption,
     ModulesOption,
     Over,
     OverOption,
     RankOption,
+    ReducerName,
+    ReducerOption,
     SaesOption,
     StepsOption,
     UnalignedOption,
     names_in,
+    subspace_settings,
 )
 from ._compare import compare
 from ._downloads import approval
@@ -37,21 +44,6 @@ if TYPE_CHECKING:
     from safesail.pipeline import Alignment
 
 _SHOWN = 8
-
-
-class ContrastName(StrEnum):
-    """How features are ordered."""
-
-    ABS = "abs"
-    T = "t"
-    RELATIVE = "relative"
-
-
-class ReducerName(StrEnum):
-    """How directions become a basis."""
-
-    WEIGHTED = "weighted"
-    PCA80 = "pca80"
 
 
 class RouteName(StrEnum):
@@ -97,20 +89,11 @@ def align(
         typer.Option("--output", "-o", help="Folder of the adapter; by default adapters/sails."),
     ] = None,
     sae: SaesOption = None,
-    from_explanations: Annotated[
-        bool,
-        typer.Option(
-            "--from-explanations", help="Only features that explanations give to --concept."
-        ),
-    ] = False,
+    from_explanations: FromExplanationsOption = False,
     concept: ConceptOption = None,
     over: OverOption = Over.RESPONSE,
-    contrast: Annotated[
-        ContrastName, typer.Option("--contrast", help="How features are ordered.")
-    ] = ContrastName.ABS,
-    reducer: Annotated[
-        ReducerName, typer.Option("--reducer", help="How their directions become a basis.")
-    ] = ReducerName.WEIGHTED,
+    contrast: ContrastOption = ContrastName.ABS,
+    reducer: ReducerOption = ReducerName.WEIGHTED,
     route: Annotated[
         RouteName, typer.Option("--route", help="sae; others are direct routes and controls.")
     ] = RouteName.SAE,
@@ -128,9 +111,7 @@ def align(
     learning_rate: Annotated[
         float, typer.Option("--learning-rate", help="The largest.", min=0.0)
     ] = 2e-4,
-    max_tokens: Annotated[
-        int, typer.Option("--max-tokens", help="Of an example; longer answers are cut.", min=2)
-    ] = 512,
+    max_tokens: MaxTokensOption = 512,
     seed: Annotated[int, typer.Option("--seed", help="Of bases and of the training.", min=0)] = 0,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Find the subspace and give advice; train nothing.")
@@ -160,7 +141,6 @@ def align(
     from safesail.alignment import TrainingOptions, mix, read_examples
     from safesail.pipeline import (
         AdapterSettings,
-        SubspaceSettings,
         find_subspace,
         read_data,
         source_of,
@@ -170,10 +150,16 @@ def align(
 
     if data is None:
         raise typer.BadParameter("name the file to train on", param_hint="--data")
-    if from_explanations and not concept:
-        raise typer.BadParameter(
-            "name the concepts with --concept", param_hint="--from-explanations"
-        )
+    settings = subspace_settings(
+        rank=rank,
+        contrast=contrast,
+        reducer=reducer,
+        from_explanations=from_explanations,
+        concepts=concept,
+        over=over,
+        max_tokens=max_tokens,
+        seed=seed,
+    )
     opened = Study.open(study)
     folder = output or opened.folder / "adapters" / "sails"
     if not dry_run:
@@ -186,20 +172,13 @@ def align(
     if benign is not None:
         helpful = read_examples(source_of(benign), Path())
         wanted = mix(wanted, helpful, benign_share, seed=seed)
-    settings = SubspaceSettings(
-        rank=rank,
-        contrast=contrast.value,
-        reducer=reducer.value,
-        concepts=tuple(concept or ()) if from_explanations else (),
-        max_tokens=max_tokens,
-        seed=seed,
-    )
     found = find_subspace(
         opened,
         both,
         saes=sae or (),
         settings=settings,
         route=route.value,
+        modules=names_in(modules),
         approve=approval(yes),
         tell=note,
     )
@@ -266,7 +245,9 @@ def inspect(
     from safesail.pipeline import inspect_in
     from safesail.study import Study
 
-    found = inspect_in(Study.open(study), adapter, saes=sae or (), top=top, approve=approval(yes))
+    found = inspect_in(
+        Study.open(study), adapter, saes=sae or (), top=top, approve=approval(yes), tell=note
+    )
     if json:
         print_json(found.to_json())
     else:
@@ -297,13 +278,12 @@ def print_subspace(found: Alignment) -> None:
                 numbers=(0, 1, 2),
             )
             if len(layer.features) > _SHOWN:
-                say(f"... and {len(layer.features) - _SHOWN} more")
+                say(f"... and {len(layer.features) - _SHOWN} more (--json has them all)")
     for pooled in found.layers:
         if pooled.advice is None:
-            say(f"advice for {pooled.sae.name}: none, there are too few texts")
-            continue
+            continue  # why, was told
         trust = "" if pooled.advice.reliable else " (weakly)"
-        say(f"advice for {pooled.sae.name}{trust}: --route {pooled.advice.route}")
+        say(f"advice for {pooled.sae}{trust}: --route {pooled.advice.route}")
         for reason in pooled.advice.reasons:
             say(f"  {reason}")
 
@@ -360,7 +340,7 @@ def _as_json(found: Alignment) -> dict[str, Any]:
             for layer in found.subspace.layers
         ],
         "advice": {
-            pooled.sae.name: None if pooled.advice is None else asdict(pooled.advice)
+            pooled.sae: None if pooled.advice is None else asdict(pooled.advice)
             for pooled in found.layers
         },
         "folder": None if found.folder is None else str(found.folder),

@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from safesail.alignment._adapter import adapter_parameters, make_adapter, make_plain_adapter
     from safesail.alignment._advice import Advice, advise
-    from safesail.alignment._comparison import Comparison, ComparisonSettings, compare
+    from safesail.alignment._comparison import (
+        Comparison,
+        check_comparison,
+        compare,
+    )
     from safesail.alignment._contrast import FeatureContrast, contrast_features
     from safesail.alignment._data import Example, encode_examples, encode_prompt, mix, read_examples
     from safesail.alignment._direct import (
@@ -55,6 +59,7 @@ if TYPE_CHECKING:
         write_evaluation,
     )
     from safesail.alignment._routes import layer_by_route
+    from safesail.alignment._runs import Beginning, ComparisonSettings
     from safesail.alignment._saving import load_adapter, provenance_of, save_adapter
     from safesail.alignment._sites import ROLES, Site, find_sites, roles_of
     from safesail.alignment._streams import StreamSite, stream_site
@@ -66,6 +71,7 @@ __all__ = [
     "ROLES",
     "AdapterReading",
     "Advice",
+    "Beginning",
     "Comparison",
     "ComparisonSettings",
     "ContrastTexts",
@@ -106,6 +112,7 @@ __all__ = [
     "advise",
     "answer_rows",
     "base_checksum",
+    "check_comparison",
     "compare",
     "contrast_features",
     "covariance_difference",
@@ -149,8 +156,9 @@ _HOMES = {
     "ROLES": "_sites",
     "AdapterReading": "_readings",
     "Advice": "_advice",
+    "Beginning": "_runs",
     "Comparison": "_comparison",
-    "ComparisonSettings": "_comparison",
+    "ComparisonSettings": "_runs",
     "ContrastTexts": "_facts",
     "Estimate": "_intervals",
     "Evaluation": "_evaluation",
@@ -189,6 +197,7 @@ _HOMES = {
     "advise": "_advice",
     "answer_rows": "_report",
     "base_checksum": "_provenance",
+    "check_comparison": "_comparison",
     "compare": "_comparison",
     "contrast_features": "_contrast",
     "covariance_difference": "_direct",

@@ -2,35 +2,80 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safesail.alignment._quiet import quiet
+from safesail.alignment._sites import check_modules
 from safesail.errors import ModelError
 
 if TYPE_CHECKING:
     from safesail.language_model import LanguageModel
 
 
-def load_base(model: LanguageModel) -> Any:
-    """The causal language model of transformers behind a loaded one, on its device, to infer.
+@dataclass(frozen=True)
+class Base:
+    """What a base is loaded from, so that the model that read activations need not stay.
 
-    It is loaded anew: the other one is cut to its blocks and their hook points.
-
-    Args:
-        model: whose files, device and precision are taken.
-
-    Raises:
-        ModelError: transformers cannot load it.
+    Attributes:
+        name: of the model.
+        folder: of its files; None where the hub's cache has them.
+        device: where it runs.
+        dtype: torch's name of its precision.
+        tokenizer: of transformers.
+        fingerprint: changes when the model's files do.
     """
-    import torch
-    from transformers import AutoModelForCausalLM
 
-    try:
-        with quiet():
-            base = AutoModelForCausalLM.from_pretrained(
-                model.folder or model.name, dtype=getattr(torch, model.dtype)
-            )
-    except (OSError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"cannot load {model.name!r} to be adapted: {reason}") from error
-    return base.to(model.device).eval()
+    name: str
+    folder: Path | None
+    device: str
+    dtype: str
+    tokenizer: Any
+    fingerprint: str
+
+    @classmethod
+    def of(cls, model: LanguageModel) -> Base:
+        """The base behind a loaded model."""
+        return cls(
+            model.name,
+            model.folder,
+            model.device,
+            model.dtype,
+            model.tokenizer,
+            model.fingerprint,
+        )
+
+    def check_modules(self, modules: Sequence[str]) -> None:
+        """That the model has modules to adapt, before it is loaded.
+
+        Args:
+            modules: roles.
+
+        Raises:
+            AlignmentError: a model of an unknown kind; an unknown role, or one that it has not.
+        """
+        from transformers import AutoConfig
+
+        kind = AutoConfig.from_pretrained(self.folder or self.name).model_type
+        check_modules(kind, modules)
+
+    def load(self) -> Any:
+        """The causal language model of transformers, anew, on its device, to infer.
+
+        Raises:
+            ModelError: transformers cannot load it.
+        """
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        try:
+            with quiet():
+                base = AutoModelForCausalLM.from_pretrained(
+                    self.folder or self.name, dtype=getattr(torch, self.dtype)
+                )
+        except (OSError, ValueError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ModelError(f"cannot load {self.name!r} to be adapted: {reason}") from error
+        return base.to(self.device).eval()

@@ -2,52 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safesail.alignment._evaluation import Evaluation, System, evaluate
-from safesail.alignment._figures import Answers, figures
 from safesail.alignment._generation import ModelAnswers
-from safesail.errors import InputError
+from safesail.alignment._kept import KEPT, KeptAnswers, digest
+from safesail.alignment._prompts import check_prompts, check_unseen, prompt_digest
+from safesail.alignment._runs import (
+    Beginning,
+    ComparisonSettings,
+    Run,
+    complete,
+    own_rate,
+    rate_name,
+    train_run,
+)
+from safesail.errors import AlignmentError, InputError
 
 if TYPE_CHECKING:
     from safesail.alignment._data import Example
     from safesail.alignment._prompts import EvaluationPrompt
-    from safesail.alignment._subspace import Subspace
-    from safesail.alignment._training import TrainingOptions
     from safesail.judging import Judge
 
-BASE, LORA, FULL = "base", "lora", "full"
-FULL_RATE = 0.1
-"""Share of an adapter's learning rate that full fine-tuning gets: our choice, as it moves all."""
+BASE, LORA = "base", "lora"
 _CHOOSING_PART = 3
-
-
-@dataclass(frozen=True)
-class ComparisonSettings:
-    """How systems are trained: alike in parameters, steps and initial norm.
-
-    Attributes:
-        rank: of all adapters.
-        modules: roles.
-        options: of the training; learning rate and seed are those below.
-        learning_rates: tried for each method; the best on prompts set aside for that counts.
-        seeds: of the training, and of bases that are drawn.
-        batch_size: prompts answered at once.
-        max_new_tokens: most tokens of an answer.
-    """
-
-    rank: int
-    modules: tuple[str, ...]
-    options: TrainingOptions
-    learning_rates: tuple[float, ...]
-    seeds: tuple[int, ...]
-    batch_size: int = 16
-    max_new_tokens: int = 256
+"""One prompt in so many chooses learning rates: our choice."""
+_WORK = ".work"
 
 
 @dataclass(frozen=True)
@@ -57,26 +42,54 @@ class Comparison:
     Attributes:
         evaluation: of the base and of each method at its learning rate, on prompts that chose
             nothing.
+        choosing: of each method at each rate, on the prompts that chose; None with one rate.
         learning_rates: that each method was trained with.
+        diverged: rates, by method, at which the loss of some seed's training did not stay finite;
+            a method that has no other rate is in no table.
         parameters: trained, by method.
-        choosing_prompts: how many prompts the learning rates were chosen on; 0 with one rate.
+        against: the method that the others are compared with: plain LoRA, or else the first.
     """
 
     evaluation: Evaluation
+    choosing: Evaluation | None
     learning_rates: Mapping[str, float]
+    diverged: Mapping[str, tuple[float, ...]]
     parameters: Mapping[str, int]
-    choosing_prompts: int
+    against: str
+
+
+def check_comparison(
+    methods: Collection[str],
+    examples: Sequence[Example],
+    prompts: Sequence[EvaluationPrompt],
+    settings: ComparisonSettings,
+) -> None:
+    """What can be known before anything is read or trained; `compare` checks it too.
+
+    Raises:
+        InputError: no method, seed or learning rate; a rate named twice; too few prompts to set
+            some aside; prompts that do not fit (see `check_prompts`), or that are trained on.
+    """
+    if not methods or not settings.seeds or not settings.learning_rates:
+        raise InputError("name at least one method, one seed and one learning rate")
+    if len(set(settings.learning_rates)) < len(settings.learning_rates):
+        raise InputError("a learning rate is named twice")
+    check_prompts(prompts)
+    check_unseen(prompts, {prompt_digest(one.prompt) for one in examples}, "every method")
+    if len(settings.learning_rates) > 1:
+        _split(prompts)
 
 
 def compare(
     load_base: Callable[[], Any],
     tokenizer: Any,
-    methods: Mapping[str, Callable[[int], Subspace | None]],
+    methods: Mapping[str, Beginning],
     examples: Sequence[Example],
     prompts: Sequence[EvaluationPrompt],
-    work: Path,
+    folder: Path,
     settings: ComparisonSettings,
     *,
+    model: Mapping[str, Any],
     judge: Judge | None = None,
     texts: Sequence[str] = (),
     progress: Callable[[Iterable, str], Iterable] = lambda items, label: items,
@@ -84,130 +97,119 @@ def compare(
     """Train every method with every learning rate and seed, and have all answer the same prompts.
 
     Every third prompt of a kind and group chooses the learning rate of each method, by the
-    balanced score; the figures are of the others. Without a judge, refusal rules score.
+    balanced score; the figures are of the others. Without a judge, refusal rules score. Answers are
+    kept in `folder`/kept as they come, and a training goes on from its last checkpoint, so the same
+    call after a kill goes on where it was, and one with more methods, seeds, rates or prompts
+    trains and asks what is new alone.
 
     Args:
         load_base: gives the base model anew, for training changes what it is given.
         tokenizer: the model's.
-        methods: by name, the subspace for a seed; None for plain LoRA. The name `full` stands for
-            full fine-tuning, whose subspace is not asked for.
+        methods: by name. The name `full` stands for full fine-tuning.
         examples: prompts and answers, benign ones among them.
         prompts: to be answered.
-        work: folder of checkpoints; emptied of each training once it is done.
+        folder: of answers and checkpoints.
         settings: how all are trained.
+        model: what the base is, as JSON; with a method's key and the settings it tells answers
+            apart.
         judge: who grades.
         texts: held-out texts, for perplexity.
         progress: wraps an iterable with a label.
 
     Raises:
-        InputError: no method, seed or learning rate; or too few prompts to set some aside.
+        InputError: see `check_comparison`.
+        AlignmentError: no training of any method stayed finite.
         SafesailError: see `evaluate`, `make_adapter` and `fit`.
     """
-    if not methods or not settings.seeds or not settings.learning_rates:
-        raise InputError("name at least one method, one seed and one learning rate")
-    if len(set(settings.learning_rates)) < len(settings.learning_rates):
-        raise InputError("a learning rate is named twice")
+    check_comparison(methods, examples, prompts, settings)
     several = len(settings.learning_rates) > 1
-    choosing, reported = _split(prompts) if several else ([], list(range(len(prompts))))
-    parameters: dict[str, int] = {}
-    runs = [
-        (method, rate, seed)
-        for method in methods
-        for rate in settings.learning_rates
-        for seed in settings.seeds
-    ]
+    choosing, reported = _split(prompts) if several else ([], list(prompts))
+    common = {**model, "max_new_tokens": settings.max_new_tokens}
 
-    def answers_of(model: Any) -> ModelAnswers:
+    def answers_of(trained: Any) -> ModelAnswers:
         return ModelAnswers(
-            model,
+            trained,
             tokenizer,
             batch_size=settings.batch_size,
             max_new_tokens=settings.max_new_tokens,
         )
 
-    def systems() -> Iterator[System]:
-        yield System(BASE, answers_of(load_base()))
-        for method, rate, seed in progress(runs, "training"):
-            model = _trained(load_base(), tokenizer, methods[method], method, rate, seed,
-                             examples, work, settings)  # fmt: skip
-            parameters[method] = sum(p.numel() for p in model.parameters() if p.requires_grad)
-            yield System(_named(method, rate), answers_of(model), seed)
+    def run_of(method: str, rate: float, seed: int) -> Run:
+        def make() -> ModelAnswers:
+            trained = train_run(load_base(), tokenizer, methods[method].subspace, method, rate,
+                               seed, examples, work, settings)  # fmt: skip
+            size = sum(p.numel() for p in trained.parameters() if p.requires_grad)
+            kept.note(parameters=size)
+            return answers_of(trained)
 
-    whole = evaluate(prompts, systems(), judge=judge, texts=texts)
-    grader = whole.graders[0]
-    chosen = {}
-    for method in methods:
-        score = {
-            rate: _balanced(_some(whole.answers[_named(method, rate)], choosing), grader)
-            for rate in settings.learning_rates
-        } if several else {settings.learning_rates[0]: 0.0}  # fmt: skip
-        # Of equals, the smaller rate.
-        chosen[method] = max(sorted(score), key=lambda rate: score[rate])
-    answers = {BASE: _some(whole.answers[BASE], reported)}
-    answers |= {
-        method: _some(whole.answers[_named(method, rate)], reported)
-        for method, rate in chosen.items()
-    }
-    evaluation = replace(
-        whole, answers=answers, prompts=tuple(prompts[place] for place in reported)
+        key = {
+            **common,
+            "method": method,
+            "beginning": dict(methods[method].key),
+            "examples": digest([list(one) for one in examples]),
+            "rank": settings.rank,
+            "modules": sorted(set(settings.modules)),
+            "options": {**asdict(settings.options), "learning_rate": rate, "seed": seed},
+        }
+        work = folder / _WORK / digest(key)
+        kept = KeptAnswers(folder / KEPT, key, make)
+        return Run(method, rate, seed, kept, work)
+
+    asked = [one.prompt for one in prompts]
+    base = KeptAnswers(folder / KEPT, common, lambda: answers_of(load_base()))
+    base.complete(asked, texts)
+    runs = [
+        run_of(method, rate, seed)
+        for method in methods
+        for rate in settings.learning_rates
+        for seed in settings.seeds
+    ]
+    for run in progress(runs, "training"):
+        complete(run, asked, texts)
+    with contextlib.suppress(OSError):  # another comparison's training may be left in it
+        (folder / _WORK).rmdir()
+    diverged = {(run.method, run.rate) for run in runs if "diverged" in run.kept.facts}
+    finite = [run for run in runs if (run.method, run.rate) not in diverged]
+    if not finite:
+        raise AlignmentError(
+            "the loss of every method became infinite or no number at every learning rate: give "
+            "lower --learning-rates"
+        )
+    tried = None
+    if several:
+        tried = evaluate(choosing, [run.system for run in finite], judge=judge, progress=progress)
+    chosen = _best_rates(finite, tried)
+    systems = [System(BASE, base)]
+    systems += [
+        System(run.method, run.kept, run.seed) for run in finite if run.rate == chosen[run.method]
+    ]
+    return Comparison(
+        evaluate(reported, systems, judge=judge, texts=texts, progress=progress),
+        tried,
+        {method: own_rate(method, rate) for method, rate in chosen.items()},
+        {
+            method: tuple(own_rate(method, r) for m, r in sorted(diverged) if m == method)
+            for method in methods
+            if any(m == method for m, _ in diverged)
+        },
+        {run.method: run.kept.facts["parameters"] for run in finite},
+        LORA if LORA in chosen else next(iter(chosen)),
     )
-    used = {m: rate * (FULL_RATE if m == FULL else 1) for m, rate in chosen.items()}
-    return Comparison(evaluation, used, parameters, len(choosing))
 
 
-def _trained(
-    base: Any,
-    tokenizer: Any,
-    subspace_for: Callable[[int], Subspace | None],
-    method: str,
-    rate: float,
-    seed: int,
-    examples: Sequence[Example],
-    work: Path,
-    settings: ComparisonSettings,
-) -> Any:
-    from safesail.alignment._adapter import make_adapter, make_plain_adapter
-    from safesail.alignment._fill import fill_subspace
-    from safesail.alignment._training import fit
-
-    common: dict[str, Any] = {"modules": settings.modules, "rank": settings.rank, "seed": seed}
-    if method == FULL:
-        model, rate = base, rate * FULL_RATE
-        for parameter in model.parameters():
-            parameter.requires_grad_(requires_grad=True)
-    else:
-        subspace = subspace_for(seed)
-        if subspace is None:
-            model = make_plain_adapter(base, **common)
-        else:
-            # A route of fewer directions is filled up, so that all have as many parameters.
-            # Modules without a basis get the nearest one, so that every first factor of every
-            # method has the same length, which by itself decides how fast it learns.
-            filled = fill_subspace(subspace, settings.rank, seed=seed)
-            model = make_adapter(base, filled, uncovered="nearest", **common)
-    options = replace(settings.options, learning_rate=rate, seed=seed)
-    folder = work / f"{method}-{rate:g}-{seed}"
-    fit(model, tokenizer, examples, folder, options=options, overwrite=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    return model.eval()
-
-
-def _named(method: str, rate: float) -> str:
-    return f"{method} at {rate:g}"
-
-
-def _split(prompts: Sequence[EvaluationPrompt]) -> tuple[list[int], list[int]]:
-    """Places of prompts that choose, and of those that report: of each kind and group alike."""
+def _split(
+    prompts: Sequence[EvaluationPrompt],
+) -> tuple[list[EvaluationPrompt], list[EvaluationPrompt]]:
+    """Prompts that choose, and those that report: of each kind and group alike."""
     seen: dict[tuple[str, str], int] = {}
-    choosing: list[int] = []
-    reported: list[int] = []
-    for place, prompt in enumerate(prompts):
+    choosing: list[EvaluationPrompt] = []
+    reported: list[EvaluationPrompt] = []
+    for prompt in prompts:
         number = seen.get((prompt.kind, prompt.group), 0)
         seen[prompt.kind, prompt.group] = number + 1
-        (reported if number % _CHOOSING_PART else choosing).append(place)
-    kinds = {"harmful", "look_alike"}
+        (reported if number % _CHOOSING_PART else choosing).append(prompt)
     for side in (choosing, reported):
-        if not kinds <= {prompts[place].kind for place in side}:
+        if not {"harmful", "look_alike"} <= {prompt.kind for prompt in side}:
             raise InputError(
                 "too few prompts to choose learning rates on some and report others: give at least "
                 "two harmful ones and two look-alikes, or one learning rate"
@@ -215,14 +217,19 @@ def _split(prompts: Sequence[EvaluationPrompt]) -> tuple[list[int], list[int]]:
     return choosing, reported
 
 
-def _some(answers: Answers, places: Sequence[int]) -> Answers:
-    return Answers(
-        {seed: [said[place] for place in places] for seed, said in answers.replies.items()},
-        answers.likelihoods,
-    )
-
-
-def _balanced(answers: Answers, grader: Any) -> float:
-    safety = figures("", answers, grader).safety
-    value = math.nan if safety is None else safety.balanced.value
-    return -math.inf if math.isnan(value) else value
+def _best_rates(runs: Sequence[Run], tried: Evaluation | None) -> dict[str, float]:
+    """The rate of the best balanced score by method; of equals the smaller, and without a score."""
+    scores: dict[str, float] = {}
+    if tried is not None:
+        for one in tried.figures():
+            if one.grader == tried.graders[0] and one.safety is not None:
+                value = one.safety.balanced.value
+                scores[one.system] = -math.inf if math.isnan(value) else value
+    found: dict[str, float] = {}
+    for run in sorted(runs, key=lambda run: run.rate):
+        score = scores.get(rate_name(run.method, run.rate), -math.inf)
+        best = found.get(run.method)
+        if best is None or score > scores.get(rate_name(run.method, best), -math.inf):
+            found[run.method] = run.rate
+    # In the order of the methods.
+    return {run.method: found[run.method] for run in runs}

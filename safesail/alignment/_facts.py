@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -12,7 +12,12 @@ from numpy.typing import NDArray
 
 from safesail.alignment._contrast import Contrast, check_sides, contrast_features
 from safesail.alignment._direct import covariance_difference, differences, raw_difference_pca
-from safesail.alignment._reduce import FEATURES_PER_RANK, reduce_weighted
+from safesail.alignment._reduce import (
+    Reducer,
+    choose_features,
+    reduce_pca80,
+    reduce_weighted,
+)
 from safesail.errors import AlignmentError
 
 Values = NDArray[np.floating[Any]]
@@ -111,6 +116,8 @@ def measure_facts(
     rank: int,
     *,
     contrast: Contrast = "abs",
+    reducer: Reducer = "weighted",
+    among: Sequence[int] | None = None,
     fvu: float | None = None,
     l0: float | None = None,
     seed: int = 0,
@@ -124,6 +131,8 @@ def measure_facts(
         decoder: [features, d_model], the SAE's decoder rows.
         rank: directions of the subspace.
         contrast: by which the SAE route chooses features.
+        reducer: how it makes a basis of them.
+        among: features that it chooses from; all by default.
         fvu: of the SAE on general text, as `rank-saes` measures it.
         l0: the same.
         seed: of the splits and of random pairs.
@@ -141,16 +150,16 @@ def measure_facts(
     if not 0 < rank < d_model:
         raise AlignmentError(f"rank {rank} in {d_model} dimensions: choose one between")
     generator = np.random.default_rng(seed)
-    whole = dict(_routes(texts, decoder, rank, contrast, seed))
+    route = _SaeRoute(decoder, rank, contrast, reducer, among)
+    whole = dict(_routes(texts, route, seed))
     stability: dict[str, list[float]] = {route: [] for route in ROUTES}
     for split in range(SPLITS):
         first, second = (
-            dict(_routes(half, decoder, rank, contrast, seed + split))
-            for half in texts.halves(generator)
+            dict(_routes(half, route, seed + split)) for half in texts.halves(generator)
         )
-        for route, found in stability.items():
-            found.append(_common(first.get(route), second.get(route), rank))
-    coherence, texts_per_feature = _of_features(texts, decoder, rank, contrast)
+        for name, found in stability.items():
+            found.append(_common(first.get(name), second.get(name), rank))
+    coherence, texts_per_feature = _of_features(texts, route)
     return Facts(
         rank=rank,
         d_model=d_model,
@@ -160,7 +169,7 @@ def measure_facts(
         texts_per_feature=texts_per_feature,
         density=None if l0 is None else l0 / len(decoder),
         fvu=fvu,
-        stability={route: float(np.mean(found)) for route, found in stability.items()},
+        stability={name: float(np.mean(found)) for name, found in stability.items()},
         agreement={
             (one, two): _common(whole.get(one), whole.get(two), rank)
             for one, two in combinations(ROUTES, 2)
@@ -168,32 +177,48 @@ def measure_facts(
     )
 
 
-def _routes(
-    texts: ContrastTexts, decoder: Values, rank: int, contrast: Contrast, seed: int
-) -> Iterator[tuple[str, Values]]:
+@dataclass(frozen=True)
+class _SaeRoute:
+    """How the SAE route goes from texts to a basis."""
+
+    decoder: Values
+    rank: int
+    contrast: Contrast
+    reducer: Reducer
+    among: Sequence[int] | None
+
+    def chosen(self, texts: ContrastTexts) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Features, and the size of their differences."""
+        found = contrast_features(
+            texts.aligned_activations,
+            texts.unaligned_activations,
+            contrast=self.contrast,
+            paired=texts.paired,
+        )
+        return choose_features(found, self.rank, reducer=self.reducer, among=self.among)
+
+    def basis(self, texts: ContrastTexts) -> Values:
+        chosen, weights = self.chosen(texts)
+        if len(chosen) < self.rank:
+            raise AlignmentError(f"{len(chosen)} features differ, fewer than rank {self.rank}")
+        if self.reducer == "pca80":
+            return reduce_pca80(self.decoder[chosen]).basis
+        return reduce_weighted(self.decoder[chosen], weights, self.rank).basis
+
+
+def _routes(texts: ContrastTexts, route: _SaeRoute, seed: int) -> Iterator[tuple[str, Values]]:
     """Bases of the routes that find one."""
     try:
-        chosen, weights = _chosen(texts, rank, contrast)
-        yield "sae", reduce_weighted(decoder[chosen], weights, rank).basis
+        basis = route.basis(texts)
     except AlignmentError:  # fewer features than rank differ: the direct routes may still do
         pass
+    else:
+        yield "sae", basis
+    rank = route.rank
     raw = raw_difference_pca(texts.aligned, texts.unaligned, rank, paired=texts.paired, seed=seed)
     yield "raw_difference_pca", raw.basis
     change = covariance_difference(texts.aligned, texts.unaligned, rank)
     yield "covariance_difference", change.basis
-
-
-def _chosen(
-    texts: ContrastTexts, rank: int, contrast: Contrast
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    found = contrast_features(
-        texts.aligned_activations,
-        texts.unaligned_activations,
-        contrast=contrast,
-        paired=texts.paired,
-    )
-    chosen = found.order()[: rank * FEATURES_PER_RANK]
-    return chosen, np.abs(found.difference[chosen])
 
 
 def _common(first: Values | None, second: Values | None, rank: int) -> float:
@@ -209,17 +234,15 @@ def _pairing(texts: ContrastTexts) -> float:
     return float(1 - of_pairs / independent) if independent else 0.0
 
 
-def _of_features(
-    texts: ContrastTexts, decoder: Values, rank: int, contrast: Contrast
-) -> tuple[float, float]:
+def _of_features(texts: ContrastTexts, route: _SaeRoute) -> tuple[float, float]:
     """Coherence of the chosen features' directions, and the texts that they fire on."""
     try:
-        chosen, _ = _chosen(texts, rank, contrast)
+        chosen, _ = route.chosen(texts)
     except AlignmentError:
         return float("nan"), float("nan")
-    if len(chosen) < rank:
+    if len(chosen) < route.rank:
         return float("nan"), float("nan")
-    rows = decoder[chosen].astype(np.float64)
+    rows = route.decoder[chosen].astype(np.float64)
     rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
     cosines = np.abs(rows @ rows.T)
     np.fill_diagonal(cosines, 0)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -78,6 +79,31 @@ def check_prompts(prompts: Sequence[EvaluationPrompt]) -> None:
             "there are harmful prompts but none of kind look_alike: safety is not reported alone, "
             "for a model that refuses everything is perfectly safe; add benign prompts that are "
             "worded like harmful ones"
+        )
+
+
+def prompt_digest(prompt: str) -> str:
+    """16 hex digits of a prompt, the same whatever its case and spaces."""
+    return hashlib.sha256(" ".join(prompt.casefold().split()).encode()).hexdigest()[:16]
+
+
+def check_unseen(prompts: Sequence[EvaluationPrompt], trained: Container[str], by: str) -> None:
+    """That no prompt was trained on: what was learnt by heart says nothing of other prompts.
+
+    Args:
+        prompts: of an evaluation.
+        trained: digests of the prompts trained on.
+        by: what was trained on them.
+
+    Raises:
+        InputError: some were.
+    """
+    seen = [one for one in prompts if prompt_digest(one.prompt) in trained]
+    if seen:
+        raise InputError(
+            f"{len(seen)} of {len(prompts)} prompts were trained on by {by}, first "
+            f"{seen[0].prompt[:60]!r} ({seen[0].id}): leave them out, for nothing is scored on "
+            "what it was fitted on"
         )
 
 

@@ -123,6 +123,32 @@ def principal_directions(
     return kept.astype(np.float32), singular.astype(np.float32), warnings
 
 
+def choose_features(
+    contrast: FeatureContrast,
+    rank: int,
+    *,
+    reducer: Reducer = "weighted",
+    among: Sequence[int] | None = None,
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The features that a reducer is given, first the one that differs most.
+
+    Args:
+        contrast: of all features.
+        rank: number of directions.
+        reducer: `weighted` takes four times as many features, `pca80` as many.
+        among: features to choose from; all by default.
+
+    Returns:
+        int64 [chosen] features, fewer where fewer differ, and float64 [chosen] the absolute
+        difference of their means.
+    """
+    order = contrast.order()
+    if among is not None:
+        order = order[np.isin(order, np.asarray(among, dtype=np.int64))]
+    chosen = order[: rank * FEATURES_PER_RANK] if reducer == "weighted" else order[:rank]
+    return chosen, np.abs(contrast.difference[chosen])
+
+
 def layer_from_features(
     decoder: NDArray[np.floating[Any]],
     contrast: FeatureContrast,
@@ -157,16 +183,12 @@ def layer_from_features(
     Raises:
         AlignmentError: fewer features than rank.
     """
-    order = contrast.order()
-    if among is not None:
-        order = order[np.isin(order, np.asarray(among, dtype=np.int64))]
-    if len(order) < rank:
+    chosen, size = choose_features(contrast, rank, reducer=reducer, among=among)
+    if len(chosen) < rank:
         raise AlignmentError(
-            f"{sae or hook_point}: {len(order)} features to choose from, fewer than rank {rank}: "
+            f"{sae or hook_point}: {len(chosen)} features to choose from, fewer than rank {rank}: "
             "lower the rank, choose more concepts or give more texts"
         )
-    chosen = order[: rank * FEATURES_PER_RANK] if reducer == "weighted" else order[:rank]
-    size = np.abs(contrast.difference[chosen])
     if reducer == "weighted":
         reduction = reduce_weighted(decoder[chosen], size, rank)
     else:

@@ -68,7 +68,7 @@ def layer_by_route(
         sae: its name.
         contrast: by which the SAE route chooses features.
         reducer: how directions become a basis, in the SAE route and with shuffled labels.
-        among: of the SAE route, features to choose from; all by default.
+        among: of the SAE route and with shuffled labels, features to choose from; all by default.
         explanations: explanation and concepts by feature.
         writers_only: the site is one block's output.
         seed: of whatever is random.
@@ -92,7 +92,7 @@ def layer_by_route(
             hook_point=hook_point,
             sae=sae,
             reducer=reducer,
-            among=among if route == "sae" else None,
+            among=among,
             explanations=explanations,
             writers_only=writers_only,
         )

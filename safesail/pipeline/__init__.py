@@ -13,7 +13,7 @@ from safesail.pipeline._align import (
     train_in,
 )
 from safesail.pipeline._collect import Collection, collect
-from safesail.pipeline._compare import METHODS, compare_in
+from safesail.pipeline._compare import METHODS, compare_in, comparison_notes
 from safesail.pipeline._concepts import AcceptedConcept, accept_concept, generate_concept
 from safesail.pipeline._diagnose import Diagnoser
 from safesail.pipeline._doctor import Check, check_setup
@@ -62,6 +62,7 @@ __all__ = [
     "collect",
     "collect_shard",
     "compare_in",
+    "comparison_notes",
     "evaluate_in",
     "explain",
     "export_folder",

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from safesail.alignment._routes import Route
 
 SUBSPACE_FOLDER = "subspace"
+ATTENTION = ("q", "k", "v", "o")
+"""Modules that are adapted by default."""
 _HUB = "hub:"
 
 
@@ -36,7 +38,7 @@ class AdapterSettings:
         frozen: whether the basis is not trained.
     """
 
-    modules: tuple[str, ...] = ("q", "k", "v", "o")
+    modules: tuple[str, ...] = ATTENTION
     uncovered: str = "lora"
     frozen: bool = False
 
@@ -81,12 +83,14 @@ def read_data(
             where no other file is given also `unaligned`, the answer not wanted.
         unaligned: file with the columns `prompt` and `answer`, the answer not wanted. Where its
             prompts are the first file's, in order, rows are pairs.
-        over: `response` contrasts answers, `prompt` prompts, `pairs` the sides of the study's
-            contrast pairs.
+        over: `response` contrasts answers, `prompt` the prompts of `data` with those of
+            `unaligned`, `pairs` the sides of the study's contrast pairs, positive ones as
+            unaligned.
         concepts: whose pairs; all by default.
 
     Raises:
-        InputError: a file is missing or malformed, or there is nothing to contrast.
+        InputError: a file is missing or malformed, there is nothing to contrast, or a concept has
+            no pairs.
     """
     from safesail.alignment import Example, read_examples
 
@@ -94,13 +98,15 @@ def read_data(
     wanted = read_examples(source_of(data), here)
     if over == "pairs":
         pairs = Workspace(study, False, no_progress).concepts.pairs
+        for name in concepts:
+            if not any(_is_within(pair.concept, name) for pair in pairs):
+                known = ", ".join(sorted({pair.concept for pair in pairs}))
+                raise InputError(f"the study has no contrast pairs of {name!r}; it has {known}")
         chosen = [
             pair
             for pair in pairs
             if not concepts or any(_is_within(pair.concept, name) for name in concepts)
         ]
-        if not chosen:
-            raise InputError(f"the study has no contrast pairs of {', '.join(concepts)}")
         aligned, others = (
             [Example(text, "") for text in side]
             for side in ([one.negative for one in chosen], [one.positive for one in chosen])
@@ -110,13 +116,13 @@ def read_data(
         others = read_examples(source_of(unaligned), here)
     else:
         others = read_examples(source_of(data), here, answer_column="unaligned")
+    # Prompts of two files may come in any order: only answers to the same prompts are pairs.
     paired = [one.prompt for one in wanted] == [one.prompt for one in others]
     if over == "prompt" and paired:
         raise InputError(
             "both sides have the same prompts: contrast their answers (--over response), or give "
             "a file of other prompts with --unaligned"
         )
-    paired = paired or (over == "prompt" and len(wanted) == len(others))
     part: Any = "prompt" if over == "prompt" else "response"
     return wanted, ContrastData(wanted, others, paired=paired, over=part)
 
@@ -128,6 +134,7 @@ def find_subspace(
     saes: Sequence[str] = (),
     settings: SubspaceSettings | None = None,
     route: Route = "sae",
+    modules: Sequence[str] = ATTENTION,
     approve: Approve | None = None,
     tell: Tell = tell_nothing,
 ) -> Alignment:
@@ -139,14 +146,18 @@ def find_subspace(
         saes: names of SAEs; by default those that have explanations.
         settings: how the subspace is found.
         route: `sae`, a direct route or a control.
+        modules: roles that are to be adapted: that the model has them is known before it reads.
         approve: is told what must be downloaded of published SAEs, and says whether it may be.
         tell: is given warnings.
 
     Raises:
         SafesailError: see `safesail.errors`.
     """
+    from safesail.alignment._base import Base
+
     workspace = Workspace(study, False, no_progress, approve, tell)
     settings = settings or SubspaceSettings()
+    Base.of(workspace.model).check_modules(modules)
     layers = pool_layers(workspace, saes, contrast, settings)
     subspace = make_subspace(workspace, layers, settings, route, tell=tell)
     return Alignment(subspace, tuple(layers))
@@ -181,15 +192,18 @@ def train_in(
         SafesailError: see `safesail.errors`.
     """
     from safesail.alignment import make_adapter, train_adapter
-    from safesail.alignment._base import load_base
+    from safesail.alignment._base import Base
+    from safesail.alignment._prompts import prompt_digest
     from safesail.alignment._saving import check_free
 
     check_free(folder, overwrite=overwrite)
     adapter = adapter or AdapterSettings()
     workspace = Workspace(study, False, no_progress)
+    base = Base.of(workspace.model)
+    workspace.release_model()
     uncovered: Any = adapter.uncovered
     model = make_adapter(
-        load_base(workspace.model),
+        base.load(),
         alignment.subspace,
         modules=adapter.modules,
         rank=settings.rank,
@@ -199,11 +213,12 @@ def train_in(
     )
     trained = train_adapter(
         model,
-        workspace.model.tokenizer,
+        base.tokenizer,
         examples,
         folder,
         options=options,
         overwrite=overwrite,
+        about={"prompts": sorted({prompt_digest(one.prompt) for one in examples})},
         watch=watch,
     )
     alignment.subspace.save(folder / SUBSPACE_FOLDER)

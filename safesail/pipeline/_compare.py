@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safesail.errors import InputError
+from safesail.pipeline._evaluate import read_texts
 from safesail.pipeline._judging import judge_of
 from safesail.pipeline._subspace import (
     ROUTES,
@@ -17,13 +18,21 @@ from safesail.pipeline._subspace import (
     make_subspace,
     pool_layers,
 )
-from safesail.pipeline._workspace import Approve, Progress, Tell, Workspace, no_progress
+from safesail.pipeline._workspace import (
+    Approve,
+    Progress,
+    Tell,
+    Workspace,
+    no_progress,
+    tell_nothing,
+)
 from safesail.study import Study
 
 if TYPE_CHECKING:
-    from safesail.alignment import Comparison, ComparisonSettings, Example, Subspace
+    from safesail.alignment import Beginning, Comparison, ComparisonSettings, Example, Subspace
 
 METHODS: tuple[str, ...] = (*ROUTES, "lora", "full")
+_DRAWN = ("random", "random_features", "shuffled_labels")
 
 
 def compare_in(
@@ -41,9 +50,11 @@ def compare_in(
     budget: str | None = None,
     approve: Approve | None = None,
     progress: Progress = no_progress,
-    tell: Tell = lambda line: None,
+    tell: Tell = tell_nothing,
 ) -> Comparison:
     """Train every method alike over seeds and learning rates, evaluate all, and write one table.
+
+    What was trained and answered is kept in `folder`; see `safesail.alignment.compare`.
 
     Args:
         study: names the model, its SAEs and the judge.
@@ -51,7 +62,8 @@ def compare_in(
         contrast: texts of both sides.
         examples: prompts and answers, benign ones among them.
         prompts: file of prompts to evaluate with.
-        folder: where answers, figures and page are written.
+        folder: where answers, figures and page are written; those of an earlier comparison are
+            replaced.
         saes: names of SAEs; by default those that have explanations.
         subspace: how subspaces are found.
         comparison: how systems are trained.
@@ -64,41 +76,106 @@ def compare_in(
     Raises:
         SafesailError: see `safesail.errors`.
     """
-    from safesail.alignment import compare, read_prompts, write_evaluation
-    from safesail.alignment._base import load_base
-    from safesail.pipeline._evaluate import read_texts
+    from safesail.alignment import check_comparison, compare, read_prompts, write_evaluation
+    from safesail.alignment._base import Base
 
     unknown = [name for name in methods if name not in METHODS]
     if unknown:
         raise InputError(f"no method {unknown[0]!r}; there are {', '.join(METHODS)}")
     asked = read_prompts(prompts)
+    check_comparison(methods, examples, asked, comparison)
+    held_out = read_texts(texts) if texts else []
     judge = judge_of(study, budget=budget)
     workspace = Workspace(study, False, no_progress, approve, tell)
+    base = Base.of(workspace.model)
+    base.check_modules(comparison.modules)
     layers = pool_layers(workspace, saes, contrast, subspace)
+    workspace.release_model()
+    key = _key(contrast, layers, subspace)
     found = compare(
-        lambda: load_base(workspace.model),
-        workspace.model.tokenizer,
-        {name: _beginning(workspace, layers, subspace, name) for name in methods},
+        base.load,
+        base.tokenizer,
+        {name: _beginning(workspace, layers, subspace, name, key, tell) for name in methods},
         examples,
         asked,
-        folder / ".work",
+        folder,
         comparison,
+        model={"model": base.fingerprint, "dtype": base.dtype},
         judge=judge,
-        texts=read_texts(texts) if texts else (),
+        texts=held_out,
         progress=progress,
     )
-    configuration = {
-        "model": workspace.model.fingerprint,
+    for method, rates in found.diverged.items():
+        if method not in found.learning_rates:
+            tell(f"{method}: its loss did not stay finite at any learning rate; it is in no table")
+        else:
+            told = ", ".join(f"{rate:g}" for rate in rates)
+            tell(f"{method}: its loss did not stay finite at a learning rate of {told}")
+    settings = {
+        "model.name": study.configuration.model.name,
+        "model": base.fingerprint,
         "learning_rates": dict(found.learning_rates),
+        "diverged": {method: list(rates) for method, rates in found.diverged.items()},
         "parameters": dict(found.parameters),
-        "choosing_prompts": found.choosing_prompts,
+        "choosing_prompts": len(found.choosing.prompts) if found.choosing else 0,
         "rank": comparison.rank,
-        "steps": comparison.options.steps,
+        "modules": list(comparison.modules),
         "seeds": list(comparison.seeds),
+        "max_new_tokens": comparison.max_new_tokens,
+        "training": asdict(comparison.options),
+        "examples": len(examples),
+        **key,
     }
-    against = "lora" if "lora" in methods else methods[0]
-    write_evaluation(found.evaluation, folder, against=against, configuration=configuration)
+    write_evaluation(
+        found.evaluation,
+        folder,
+        against=found.against,
+        settings=settings,
+        notes=comparison_notes(found, comparison),
+    )
     return found
+
+
+def comparison_notes(found: Comparison, settings: ComparisonSettings) -> list[str]:
+    """How the systems of a comparison were trained, a line each."""
+    options = settings.options
+    lines = [
+        f"rank {settings.rank} on {', '.join(settings.modules)}; {options.steps} steps of "
+        f"{options.batch_size * options.accumulate} examples; seeds "
+        f"{', '.join(map(str, settings.seeds))}; first factors of equal length, modules without a "
+        "basis take the nearest one",
+    ]
+    lines += [
+        f"{method}: learning rate {rate:g}, {found.parameters[method]:,} parameters trained"
+        for method, rate in found.learning_rates.items()
+    ]
+    lines += [
+        f"{method}: its loss did not stay finite at {', '.join(f'{rate:g}' for rate in rates)}"
+        for method, rates in found.diverged.items()
+    ]
+    if found.choosing is not None:
+        grader = found.choosing.graders[0]
+        lines.append(
+            f"rates were chosen among {', '.join(f'{r:g}' for r in settings.learning_rates)} (of "
+            f"full fine-tuning a tenth) on {len(found.choosing.prompts)} other prompts by the "
+            f"balanced score ({grader}), on the same trained systems: the best of several looks a "
+            "little better than it is"
+        )
+    return lines
+
+
+def _key(
+    contrast: ContrastData, layers: Sequence[PooledLayer], settings: SubspaceSettings
+) -> dict[str, Any]:
+    """What decides a subspace, its route and seed aside."""
+    from safesail.alignment._kept import digest
+
+    sides = [[list(one) for one in side] for side in (contrast.aligned, contrast.unaligned)]
+    return {
+        "contrast": digest([sides, contrast.paired, contrast.over]),
+        "saes": {layer.sae: layer.fingerprint for layer in layers},
+        "subspace": asdict(settings),
+    }
 
 
 def _beginning(
@@ -106,19 +183,24 @@ def _beginning(
     layers: Sequence[PooledLayer],
     settings: SubspaceSettings,
     method: str,
-) -> Callable[[int], Subspace | None]:
-    """The subspace of a method, by seed; what does not depend on it is made once."""
+    key: dict[str, Any],
+    tell: Tell,
+) -> Beginning:
+    """How a method begins; a subspace that does not depend on the seed is made once."""
+    from safesail.alignment import Beginning
+
+    if method not in ROUTES:
+        return Beginning()
     made: dict[int, Subspace] = {}
-    drawn = method in ("random", "random_features", "shuffled_labels")
 
-    def begin(seed: int) -> Subspace | None:
-        if method not in ROUTES:
-            return None
-        key = seed if drawn else 0
-        if key not in made:
+    def begin(seed: int) -> Subspace:
+        own = seed if method in _DRAWN else 0
+        if own not in made:
             route: Any = method
-            own = replace(settings, seed=1000 * key)
-            made[key] = make_subspace(workspace, layers, own, route)
-        return made[key]
+            # What is told of one draw is told of the others too.
+            said: Callable[[str], None] = tell_nothing if made else tell
+            drawn = replace(settings, seed=1000 * own)
+            made[own] = make_subspace(workspace, layers, drawn, route, tell=said)
+        return made[own]
 
-    return begin
+    return Beginning(begin, key)

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from safesail.errors import AlignmentError, InputError
+from safesail.errors import InputError, StorageError
 from safesail.pipeline._align import SUBSPACE_FOLDER
 from safesail.pipeline._judging import judge_of
 from safesail.pipeline._subspace import best_explanations, saes_of
-from safesail.pipeline._workspace import Approve, Progress, Workspace, no_progress
+from safesail.pipeline._workspace import (
+    Approve,
+    Progress,
+    Tell,
+    Workspace,
+    no_progress,
+    tell_nothing,
+)
 from safesail.study import CorpusSource, Study
 
 if TYPE_CHECKING:
-    from safesail.alignment import AdapterReading, Evaluation, System
+    from safesail.alignment import AdapterReading, Evaluation
+    from safesail.alignment._base import Base
+    from safesail.alignment._kept import KeptAnswers
 
 BASE = "base"
 
@@ -33,13 +44,16 @@ def evaluate_in(
 ) -> Evaluation:
     """Have the base and adapters answer prompts, grade the answers, and write what was found.
 
-    With `judge.model` set in the study the judge grades; the refusal rules do in any case.
+    Answers are kept in `folder`/kept as they come; the same model, adapter and length of answers
+    are not asked the same prompt again. With `judge.model` set in the study the judge grades; the
+    refusal rules do in any case.
 
     Args:
         study: names the model and the judge.
         prompts: file with the columns `prompt` and `kind`; see `read_prompts`.
         adapters: folders of PEFT adapters, ours or others'.
-        folder: where answers, figures and page are written.
+        folder: where answers, figures and page are written; those of an earlier evaluation are
+            replaced.
         texts: file with held-out texts in the column `text`, for perplexity.
         budget: what the judge may cost, such as `5usd` or `2e6tokens`.
         batch_size: prompts at once.
@@ -49,27 +63,38 @@ def evaluate_in(
     Raises:
         SafesailError: see `safesail.errors`.
     """
-    from safesail.alignment import evaluate, read_prompts, write_evaluation
+    from safesail.alignment import System, evaluate, read_prompts, write_evaluation
+    from safesail.alignment._base import Base
+    from safesail.alignment._prompts import check_unseen
 
     asked = read_prompts(prompts)
+    held_out = read_texts(texts) if texts else []
     judge = judge_of(study, budget=budget)
     names = _names(adapters)
+    for name, path in names.items():
+        check_unseen(asked, _trained_on(path), name)
     workspace = Workspace(study, False, no_progress)
+    base = Base.of(workspace.model)
+    workspace.release_model()
+    systems = _systems(base, names, folder, batch_size, max_new_tokens)
+    for name in progress(systems, "answering prompts"):
+        # One model in memory at a time; what was answered before is not asked again.
+        systems[name].complete([one.prompt for one in asked], held_out)
     found = evaluate(
         asked,
-        _systems(workspace, names, batch_size, max_new_tokens),
+        [System(name, answers) for name, answers in systems.items()],
         judge=judge,
-        texts=read_texts(texts) if texts else (),
+        texts=held_out,
         progress=progress,
     )
-    configuration = {
+    settings = {
         "model.name": study.configuration.model.name,
-        "model": workspace.model.fingerprint,
-        "adapters": list(names),
+        "model": base.fingerprint,
+        "adapters": {name: str(path) for name, path in names.items()},
         "max_new_tokens": max_new_tokens,
     }
     against = BASE if len(names) else None
-    write_evaluation(found, folder, against=against, configuration=configuration)
+    write_evaluation(found, folder, against=against, settings=settings)
     return found
 
 
@@ -80,6 +105,7 @@ def inspect_in(
     saes: Sequence[str] = (),
     top: int = 10,
     approve: Approve | None = None,
+    tell: Tell = tell_nothing,
 ) -> AdapterReading:
     """How much of what an adapter changes lies along which features of a study's SAEs.
 
@@ -89,22 +115,28 @@ def inspect_in(
         saes: names of SAEs; by default those that have explanations.
         top: features to name a module and SAE.
         approve: is told what must be downloaded of published SAEs, and says whether it may be.
+        tell: is given warnings.
 
     Raises:
         SafesailError: see `safesail.errors`.
     """
     from safesail.alignment import FeatureDirections, Subspace, inspect_adapter
-    from safesail.alignment._base import load_base
+    from safesail.alignment._base import Base
 
-    workspace = Workspace(study, False, no_progress, approve)
+    workspace = Workspace(study, False, no_progress, approve, tell)
     directions = []
     for name in saes_of(workspace, saes):
         texts = {f: text for f, (text, _) in best_explanations(workspace, name).items()}
-        directions.append(FeatureDirections.of_sae(workspace.load_sae(name), texts))
+        sae = workspace.load_sae(name)
+        for warning in sae.warnings:
+            tell(f"{name}: {warning}")
+        directions.append(FeatureDirections.of_sae(sae, texts))
+    base = Base.of(workspace.model)
+    workspace.release_model()
     kept = adapter / SUBSPACE_FOLDER
     return inspect_adapter(
         adapter,
-        load_base(workspace.model),
+        base.load(),
         directions,
         subspace=Subspace.load(kept) if kept.exists() else None,
         top=top,
@@ -125,37 +157,52 @@ def _names(adapters: Sequence[Path]) -> Mapping[str, Path]:
 
 
 def _systems(
-    workspace: Workspace, adapters: Mapping[str, Path], batch_size: int, max_new_tokens: int
-) -> Iterator[System]:
-    """The base, then each adapter on it, one in memory at a time."""
-    from safesail.alignment import ModelAnswers, System
-    from safesail.alignment._base import load_base
-    from safesail.alignment._quiet import quiet
-
-    tokenizer = workspace.model.tokenizer
-    options: dict[str, Any] = {"batch_size": batch_size, "max_new_tokens": max_new_tokens}
-    yield System(BASE, ModelAnswers(load_base(workspace.model), tokenizer, **options))
-    for name, path in adapters.items():
-        base = load_base(workspace.model)
-        with quiet():
-            model = _adapted(base, path)
-        yield System(name, ModelAnswers(model.eval(), tokenizer, **options))
-
-
-def _adapted(base: Any, folder: Path) -> Any:
-    """A base with an adapter; ours must have been made on its weights."""
-    from safesail.alignment import load_adapter
-    from safesail.alignment._plan import import_peft
+    base: Base, adapters: Mapping[str, Path], folder: Path, batch_size: int, max_new_tokens: int
+) -> dict[str, KeptAnswers]:
+    """The base and each adapter on it, loaded when its answers are missing."""
+    from safesail.alignment import ModelAnswers, load_adapter
+    from safesail.alignment._kept import KEPT, KeptAnswers
     from safesail.alignment._provenance import PROVENANCE_FILE
+    from safesail.alignment._quiet import quiet
+    from safesail.alignment._saving import load_foreign_adapter
 
-    if (folder / PROVENANCE_FILE).is_file():
-        return load_adapter(base, folder)
-    peft = import_peft()
+    def answers_of(path: Path | None) -> ModelAnswers:
+        model = base.load()
+        if path is not None:
+            ours = (path / PROVENANCE_FILE).is_file()
+            with quiet():
+                model = load_adapter(model, path) if ours else load_foreign_adapter(model, path)
+        return ModelAnswers(
+            model.eval(), base.tokenizer, batch_size=batch_size, max_new_tokens=max_new_tokens
+        )
+
+    common = {"model": base.fingerprint, "dtype": base.dtype, "max_new_tokens": max_new_tokens}
+    systems = {BASE: KeptAnswers(folder / KEPT, common, lambda: answers_of(None))}
+    for name, path in adapters.items():
+        key = {**common, "adapter": _digest_adapter(path)}
+        systems[name] = KeptAnswers(folder / KEPT, key, partial(answers_of, path))
+    return systems
+
+
+def _trained_on(adapter: Path) -> frozenset[str]:
+    """Digests of the prompts that an adapter was trained on, where it says so."""
+    from safesail.alignment._provenance import PROVENANCE_FILE, Provenance
+
+    if not (adapter / PROVENANCE_FILE).is_file():
+        return frozenset()
+    return frozenset((Provenance.read(adapter).training or {}).get("prompts", ()))
+
+
+def _digest_adapter(folder: Path) -> str:
+    """Changes with the adapter's weights and configuration."""
+    found = hashlib.sha256()
     try:
-        return peft.PeftModel.from_pretrained(base, str(folder))
-    except Exception as error:  # PEFT, safetensors and torch raise classes of many kinds
-        reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
-        raise AlignmentError(f"cannot load adapter {folder}: {reason}") from error
+        for path in sorted(folder.glob("adapter_*")):
+            found.update(path.name.encode())
+            found.update(path.read_bytes())
+    except OSError as error:
+        raise StorageError(f"could not read {error.filename}: {error.strerror}") from error
+    return found.hexdigest()[:16]
 
 
 def read_texts(path: str) -> list[str]:

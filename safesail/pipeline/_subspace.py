@@ -12,6 +12,9 @@ from safesail.pipeline._workspace import Workspace, rows_of
 from safesail.tables import RANKINGS, explanation_rank
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from safesail.alignment import (
         Advice,
         ContrastTexts,
@@ -21,7 +24,6 @@ if TYPE_CHECKING:
     from safesail.alignment._contrast import Contrast
     from safesail.alignment._reduce import Reducer
     from safesail.alignment._routes import Route
-    from safesail.sparse_autoencoder import SparseAutoencoder
 
 ROUTES = (
     "sae",
@@ -79,15 +81,21 @@ class PooledLayer:
     """What one SAE makes of both sides.
 
     Attributes:
-        sae: the SAE.
+        sae: its name.
+        fingerprint: changes when its files do.
+        hook_point: its site.
+        decoder: float32 [features, d_model], its decoder rows of length 1.
         stream: state of the residual stream that it belongs to.
         writers_only: its site is one block's output.
         texts: hidden states and activations of both sides.
         explanations: explanation and concepts by feature.
-        advice: on the route, from facts of these texts; None where they are too few.
+        advice: on the route, from facts of these texts; None where they allow none.
     """
 
-    sae: SparseAutoencoder
+    sae: str
+    fingerprint: str
+    hook_point: str
+    decoder: NDArray[np.float32]
     stream: int
     writers_only: bool
     texts: ContrastTexts
@@ -108,7 +116,8 @@ def pool_layers(
 
     Raises:
         AlignmentError: two SAEs of one stream are named, or the texts cannot be read.
-        InputError: no SAE is named, and none has explanations.
+        InputError: no SAE is named, and none has explanations; or none of an SAE's explanations
+            names a concept that is to choose.
         SafesailError: see `safesail.errors`.
     """
     from safesail.alignment import ContrastTexts, stream_site
@@ -126,9 +135,13 @@ def pool_layers(
         stream, writers_only = stream_site(sae.hook_point)
         if stream in found:
             raise AlignmentError(
-                f"{found[stream].sae.name} and {name} belong to the same state of the residual "
+                f"{found[stream].sae} and {name} belong to the same state of the residual "
                 "stream: name one of them with --sae"
             )
+        for warning in sae.warnings:
+            workspace.tell(f"{name}: {warning}")
+        explanations = best_explanations(workspace, name)
+        among = _among(name, explanations, settings.concepts)
         sides: list[Any] = []
         for examples in (data.aligned, data.unaligned):
             if data.over == "response":
@@ -141,13 +154,22 @@ def pool_layers(
             sides.append(pooled(model, sae, texts, prepend_bos=with_bos))
         (aligned, aligned_z), (unaligned, unaligned_z) = sides
         both = ContrastTexts(aligned, unaligned, aligned_z, unaligned_z, data.paired)
+        decoder = sae.decoder_directions.cpu().numpy()
+        advice = None
+        try:
+            advice = _advice(both, decoder, ranked.get(name, {}), settings, among)
+        except AlignmentError as error:
+            workspace.tell(f"{name}: no advice on the route: {error}")
         found[stream] = PooledLayer(
-            sae,
+            name,
+            sae.fingerprint,
+            sae.hook_point,
+            decoder,
             stream,
             writers_only,
             both,
-            best_explanations(workspace, name),
-            _advice(both, sae, ranked.get(name, {}), settings),
+            explanations,
+            advice,
         )
     return [found[stream] for stream in sorted(found)]
 
@@ -179,21 +201,21 @@ def make_subspace(
         one, warnings = layer_by_route(
             route,
             layer.texts,
-            layer.sae.decoder_directions.cpu().numpy(),
+            layer.decoder,
             settings.rank,
             stream=layer.stream,
-            hook_point=layer.sae.hook_point,
-            sae=layer.sae.name,
+            hook_point=layer.hook_point,
+            sae=layer.sae,
             contrast=settings.contrast,
             reducer=settings.reducer,
-            among=_among(layer, settings.concepts),
+            among=_among(layer.sae, layer.explanations, settings.concepts),
             explanations=layer.explanations,
             writers_only=layer.writers_only,
             seed=settings.seed + layer.stream,
         )
         made.append(one)
         for warning in warnings:
-            tell(f"{layer.sae.name}: {warning}")
+            tell(f"{layer.sae}: {warning}")
     return Subspace(
         workspace.settings.model.name,
         tuple(made),
@@ -203,38 +225,55 @@ def make_subspace(
     )
 
 
-def _among(layer: PooledLayer, concepts: Sequence[str]) -> list[int] | None:
-    """Features that explanations give to a concept, or to a child of it."""
+def _among(
+    sae: str, explanations: Mapping[int, tuple[str, tuple[str, ...]]], concepts: Sequence[str]
+) -> list[int] | None:
+    """Features that explanations give to a concept, or to a child of it; None for no concept.
+
+    Raises:
+        InputError: there is no such feature.
+    """
     if not concepts:
         return None
-    return [
-        feature
-        for feature, (_, of) in layer.explanations.items()
-        if any(one == name or one.startswith(f"{name}/") for one in of for name in concepts)
-    ]
+    found: set[int] = set()
+    for name in concepts:
+        of_name = {
+            feature
+            for feature, (_, of) in explanations.items()
+            if any(one == name or one.startswith(f"{name}/") for one in of)
+        }
+        if not of_name:
+            known = ", ".join(sorted({one for _, of in explanations.values() for one in of}))
+            raise InputError(
+                f"no explained feature of {sae} is given to {name!r}; its explanations name "
+                f"{known or 'no concept'}"
+            )
+        found |= of_name
+    return sorted(found)
 
 
 def _advice(
     texts: ContrastTexts,
-    sae: SparseAutoencoder,
+    decoder: NDArray[np.float32],
     ranking: Mapping[str, Any],
     settings: SubspaceSettings,
-) -> Advice | None:
+    among: Sequence[int] | None,
+) -> Advice:
     from safesail.alignment import advise, measure_facts
 
-    try:
-        facts = measure_facts(
+    return advise(
+        measure_facts(
             texts,
-            sae.decoder_directions.cpu().numpy(),
+            decoder,
             settings.rank,
             contrast=settings.contrast,
+            reducer=settings.reducer,
+            among=among,
             fvu=ranking.get("fvu"),
             l0=ranking.get("l0"),
             seed=settings.seed,
         )
-    except AlignmentError:
-        return None
-    return advise(facts)
+    )
 
 
 def saes_of(workspace: Workspace, names: Sequence[str] = ()) -> Sequence[str]:

@@ -90,6 +90,10 @@ class Workspace:
             dtype=settings.dtype,
         )
 
+    def release_model(self) -> None:
+        """Let go of the loaded model, so that its memory is free; the next use loads it anew."""
+        self.__dict__.pop("model", None)
+
     @cached_property
     def _model_fingerprint(self) -> str:
         """Identifies the model's files; loads the model only where it must be fetched first."""

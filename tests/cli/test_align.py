@@ -143,6 +143,16 @@ def test_features_come_from_explanations_of_a_concept(study: Path, texts: Path, 
     assert features
     assert all(any(c.startswith("fraud") for c in one["concepts"]) for one in features)
     assert run(*common, "--from-explanations")[0] == 2
+    code, _, err = run(*common, "--concept", "fraud")
+    assert code == 2
+    assert "say what it chooses" in err
+    for options, said in (
+        (("--from-explanations",), "no explained feature of upper is given to 'magic'"),
+        (("--over", "pairs"), "the study has no contrast pairs of 'magic'"),
+    ):
+        code, _, err = run(*common, *options, "--concept", "fraud", "--concept", "magic")
+        assert code == 1
+        assert said in err
 
 
 def test_it_is_read_back(study: Path, run: Run, adapter: Callable[[Run], Path]) -> None:
@@ -167,6 +177,13 @@ def test_base_and_adapter_are_evaluated(
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     folder = adapter(run)
+    seen = write(
+        tmp_path / "seen.jsonl",
+        [{"prompt": f"The {w} sat 0", "kind": k} for w in WORDS for k in ("harmful", "look_alike")],
+    )
+    code, _, err = run("evaluate", seen, "--study", study, "--adapter", folder)
+    assert code == 1
+    assert "16 of 16 prompts were trained on by sails" in err
     common = ("evaluate", texts / "prompts.jsonl", "--study", study, "--adapter", folder)
     common = (*common, "--output", tmp_path / "out", "--max-new-tokens", 4)
     code, out, err = run(*common, "--texts", texts / "heldout.jsonl")
@@ -194,13 +211,10 @@ def test_routes_and_controls_are_compared(
 ) -> None:
     command = aligning(study, texts)
     command[:1] = ["align", "compare", texts / "prompts.jsonl"]
-    at = command.index("--max-tokens")
-    del command[at : at + 2]
-    code, out, err = run(
-        *command, "--methods", "sae,lora,random,mean_difference", "--seeds", "2",
-        "--learning-rates", "1e-3,1e-2", "--max-new-tokens", "4", "--output", tmp_path / "out",
-        "--json",
-    )  # fmt: skip
+    command += ["--methods", "sae,lora,random,mean_difference", "--seeds", "2"]
+    command += ["--max-new-tokens", "4", "--output", tmp_path / "out"]
+    rates = ("--learning-rates", "1e-3,1e-2")
+    code, out, err = run(*command, *rates, "--json")
     assert code == 0, err
     found = json.loads(out)
     assert set(found["learning_rates"]) == {"sae", "lora", "random", "mean_difference"}
@@ -211,7 +225,18 @@ def test_routes_and_controls_are_compared(
     assert found["choosing_prompts"] == 5
     answers = read_table(tmp_path / "out" / "answers.parquet", ANSWERS).to_pylist()
     assert len(answers) == 8 + 4 * 2 * 8
-    code, _, err = run(*command, "--methods", "magic", "--output", tmp_path / "out")
+    stored = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert stored["settings"]["learning_rates"] == found["learning_rates"]
+    assert set(stored["settings"]["saes"]) == {"first", "upper"}
+    page = (tmp_path / "out" / "evaluation.md").read_text()
+    assert "rates were chosen among 0.001, 0.01" in page
+    # Nothing is trained again.
+    kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out" / "kept").iterdir()}
+    assert len(kept) == 1 + 4 * 2 * 2
+    code, out, _ = run(*command, *rates, "--json")
+    assert json.loads(out) == found
+    assert kept == {p.name: p.stat().st_mtime_ns for p in (tmp_path / "out" / "kept").iterdir()}
+    code, _, err = run(*command, "--methods", "magic")
     assert code == 1
     assert "no method 'magic'; there are sae, " in err
 
