@@ -7,10 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from safesail.alignment._data import encode_prompt
 from safesail.errors import AlignmentError
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers import GenerationConfig
 
 
 _LEAST_ROOM = 16
@@ -51,6 +53,8 @@ class ModelAnswers:
     Prompts are padded on the left and batched by length. Each becomes a user's message in the
     tokenizer's chat template; where there is none, it is the text to go on with. Answers are greedy
     unless a temperature is given; then they depend on the seed, the prompts and the batch size.
+    Of the model's own generation settings its end tokens alone count: no penalty, beam, forced or
+    suppressed token is taken over, so that systems are compared by what their weights say.
     In half precision, and where two tokens are as good as equal, a greedy answer can depend on the
     batch too, for sums are rounded in another order.
 
@@ -90,11 +94,12 @@ class ModelAnswers:
         """Answers to prompts, in their order.
 
         Raises:
-            AlignmentError: out of memory, or a prompt leaves no room for an answer.
+            AlignmentError: out of memory, the chat template refuses a prompt, or a prompt leaves no
+                room for an answer.
         """
         import torch
 
-        encoded = [self._encoded(prompt) for prompt in prompts]
+        encoded = [encode_prompt(prompt, self._tokenizer) for prompt in prompts]
         self._check_room(prompts, encoded)
         # The longest first: what does not fit into memory is known at once.
         order = sorted(range(len(prompts)), key=lambda index: -len(encoded[index]))
@@ -153,14 +158,6 @@ class ModelAnswers:
         ends = configured if isinstance(configured, list) else [configured]
         return sorted({int(e) for e in (*ends, self._tokenizer.eos_token_id) if e is not None})
 
-    def _encoded(self, prompt: str) -> list[int]:
-        if not self._tokenizer.chat_template:
-            return self._plain(prompt)
-        text = self._tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
-        )
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
-
     def _plain(self, text: str) -> list[int]:
         ids = list(self._tokenizer(text)["input_ids"])
         first = self._tokenizer.bos_token_id
@@ -180,24 +177,48 @@ class ModelAnswers:
         """New tokens of each row, ends and padding included."""
         ids, mask = self._padded(rows, left=True)
         room = self._context - ids.shape[1] if self._context else self._max_new_tokens
-        sampling: dict[str, Any] = {"do_sample": False}
-        if self._temperature:
-            sampling = {
-                "do_sample": True,
-                "temperature": self._temperature,
-                "top_k": 0,
-                "top_p": 1.0,
-            }
-        out = self._model.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            max_new_tokens=min(self._max_new_tokens, room),
-            pad_token_id=self._padding,
-            eos_token_id=self._ends or None,
-            **sampling,
-        )
+        settings = self._settings(min(self._max_new_tokens, room))
+        with self._settled(settings):
+            out = self._model.generate(
+                input_ids=ids, attention_mask=mask, generation_config=settings
+            )
         new: list[list[int]] = out[:, ids.shape[1] :].tolist()
         return new
+
+    def _settings(self, most: int) -> GenerationConfig:
+        """Greedy, or sampling from the whole distribution, up to `most` new tokens."""
+        from transformers import GenerationConfig
+
+        common = {
+            "max_new_tokens": most,
+            "pad_token_id": self._padding,
+            "eos_token_id": self._ends or None,
+        }
+        if not self._temperature:
+            return GenerationConfig(**common, do_sample=False)
+        whole = {"temperature": self._temperature, "top_k": 0, "top_p": 1.0}
+        return GenerationConfig(**common, do_sample=True, **whole)
+
+    @contextlib.contextmanager
+    def _settled(self, settings: GenerationConfig) -> Iterator[None]:
+        """With these generation settings in the place of the model's own.
+
+        `generate` fills whatever a given configuration leaves unset from the model's own, and some
+        of it, such as a forced token, has no value that says none. PEFT hands its own on to the
+        model inside, so all that have one are given this.
+        """
+        kept = [
+            (module, module.generation_config)
+            for module in self._model.modules()
+            if "generation_config" in vars(module)
+        ]
+        for module, _ in kept:
+            module.generation_config = settings
+        try:
+            yield
+        finally:
+            for module, own in kept:
+                module.generation_config = own
 
     def _reply(self, new: Sequence[int]) -> Reply:
         ends = set(self._ends)

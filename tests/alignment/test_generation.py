@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from typing import Any
 
 import pytest
@@ -81,6 +82,87 @@ def test_samples_repeat_with_the_seed_and_leave_other_draws_alone(loaded: Any) -
     torch.manual_seed(5)
     assert sampled(0) == sampled(0) != sampled(1)
     assert torch.equal(torch.rand(3), expected)
+
+
+OWN_SETTINGS: dict[str, dict[str, Any]] = {
+    "all at once": {
+        "repetition_penalty": 5.0,
+        "num_beams": 2,
+        "min_new_tokens": 5,
+        "do_sample": True,
+        "temperature": 1.5,
+    },
+    "of sampling": {"do_sample": True, "top_k": 3, "top_p": 0.5, "min_p": 0.1, "typical_p": 0.5},
+    "of beams": {"num_beams": 3, "length_penalty": 3.0, "early_stopping": True},
+    "tokens": {"forced_bos_token_id": 9, "forced_eos_token_id": 8, "begin_suppress_tokens": [7]},
+    "suppressed": {"suppress_tokens": [*range(3, 90)], "bad_words_ids": [[95], [96]]},
+    "lengths": {"max_length": 9, "min_length": 60, "no_repeat_ngram_size": 1},
+    "outputs": {"return_dict_in_generate": True, "output_scores": True, "use_cache": False},
+    "stops": {"stop_strings": ["e"], "max_time": 1e-6, "guidance_scale": 4.0},
+    "lookup": {"prompt_lookup_num_tokens": 2},
+}
+
+
+@pytest.mark.parametrize("own", OWN_SETTINGS.values(), ids=OWN_SETTINGS)
+@pytest.mark.parametrize("adapted", [False, True])
+def test_settings_of_the_model_change_no_answer(
+    loaded: Any, monkeypatch: Any, caplog: Any, recwarn: Any, own: dict[str, Any], adapted: bool
+) -> None:
+    model, tokenizer = loaded
+    asked = make_plain_adapter(model, rank=2) if adapted else model
+    answers = ModelAnswers(asked, tokenizer, batch_size=2, max_new_tokens=12)
+    try:
+        before = answers.answer(PROMPTS)
+        changed = copy.deepcopy(model.generation_config)
+        for name, value in own.items():
+            setattr(changed, name, value)
+        monkeypatch.setattr(model, "generation_config", changed)
+        kept = changed.to_dict()
+        said = logging.getLogger("transformers")
+        said.addHandler(caplog.handler)
+        recwarn.clear()
+        try:
+            assert answers.answer(PROMPTS) == before
+        finally:
+            said.removeHandler(caplog.handler)
+        assert not caplog.records
+        assert not recwarn.list
+        assert model.generation_config is changed
+        assert changed.to_dict() == kept
+    finally:
+        if adapted:
+            asked.unload()
+
+
+def test_settings_of_the_model_change_no_sample(loaded: Any, monkeypatch: Any) -> None:
+    model, tokenizer = loaded
+    answers = ModelAnswers(model, tokenizer, max_new_tokens=12, temperature=0.7)
+    before = answers.answer(PROMPTS)
+    changed = copy.deepcopy(model.generation_config)
+    changed.top_k, changed.min_p, changed.repetition_penalty = 1, 0.9, 5.0
+    monkeypatch.setattr(model, "generation_config", changed)
+    assert answers.answer(PROMPTS) == before
+
+
+def test_a_model_keeps_its_settings_where_it_fails(loaded: Any, monkeypatch: Any) -> None:
+    model, tokenizer = loaded
+    own = model.generation_config
+
+    def fail(**options: Any) -> Any:
+        raise KeyError("no such thing")
+
+    monkeypatch.setattr(model, "generate", fail)
+    with pytest.raises(KeyError):
+        ModelAnswers(model, tokenizer, max_new_tokens=2).answer(["the cat"])
+    assert model.generation_config is own
+
+
+def test_a_template_that_refuses_a_prompt_is_one_line(loaded: Any, monkeypatch: Any) -> None:
+    model, tokenizer = loaded
+    refusing = "{{ raise_exception('no user may speak') }}"
+    monkeypatch.setattr(tokenizer, "chat_template", refusing)
+    with pytest.raises(AlignmentError, match="template refuses 'the cat': no user may speak"):
+        ModelAnswers(model, tokenizer, max_new_tokens=2).answer(["the cat"])
 
 
 def test_an_adapter_answers_as_itself(loaded: Any) -> None:
