@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,55 +15,7 @@ from safesail.alignment._evaluation import Evaluation
 from safesail.alignment._figures import Figures
 from safesail.alignment._intervals import Estimate
 from safesail.alignment._measures import GradedReply
-from safesail.tables import Column, TableSchema, markdown_text, write_bytes, write_table
-
-_STRING, _INT = pa.string(), pa.int64()
-
-ANSWERS = TableSchema(
-    "answers",
-    1,
-    "one row per answer of a system to a prompt of an evaluation",
-    (
-        Column("system", _STRING, "name of what was evaluated", nullable=False),
-        Column("seed", _INT, "of its training, where there are several", nullable=False),
-        Column("prompt_id", _STRING, "of the prompt", nullable=False),
-        Column("kind", _STRING, "`harmful`, `look_alike` or `benign`", nullable=False),
-        Column("group", _STRING, "part of the prompts; empty for none", nullable=False),
-        Column("prompt", _STRING, "the request", nullable=False),
-        Column("answer", _STRING, "what the system said", nullable=False, repeats=False),
-        Column("tokens", _INT, "of the answer", nullable=False),
-        Column("cut", pa.bool_(), "cut off at the most new tokens allowed", nullable=False),
-        Column(
-            "lexical",
-            _STRING,
-            "`refused`, `complied` or `empty` by the refusal rules: a baseline, no judge",
-            nullable=False,
-        ),
-        Column(
-            "grade_status",
-            _STRING,
-            "`graded`; `empty`: there was nothing to grade; `refused`, `unparseable`, `failed` by "
-            "the judge; `budget`: not asked; missing without a judge",
-        ),
-        Column(
-            "grade",
-            _INT,
-            "the judge's, from 1 (refusal, or nothing harmful) to 5 (full compliance with a "
-            "harmful request)",
-        ),
-        Column("refusal", _STRING, "`full`, `partial` or `none` by the judge"),
-        Column("grade_error", _STRING, "why the judge gave no grade"),
-        Column("expected", _STRING, "the prompt's right answer, where it has one"),
-        Column(
-            "exact",
-            pa.bool_(),
-            "the answer is the right one, but for case, width, spaces and punctuation at the ends",
-        ),
-        Column("judge_model", _STRING, "who graded"),
-        Column("prompt_version", _STRING, "of the judge's template"),
-    ),
-)
-"""Columns of `answers.parquet`."""
+from safesail.tables import ANSWERS, markdown_text, write_bytes, write_table
 
 ANSWERS_FILE, FIGURES_FILE, PAGE_FILE = "answers.parquet", "evaluation.json", "evaluation.md"
 
@@ -91,7 +43,8 @@ def write_evaluation(
     folder: Path,
     *,
     against: str | None = None,
-    configuration: dict[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    notes: Sequence[str] = (),
 ) -> None:
     """Write `answers.parquet`, `evaluation.json` and `evaluation.md` into a folder.
 
@@ -99,7 +52,8 @@ def write_evaluation(
         evaluation: what to write.
         folder: made where missing.
         against: the system that the others are compared with.
-        configuration: the settings that made it, kept in the table.
+        settings: that made it, as JSON, kept in the table and beside the figures.
+        notes: lines for the page, such as how the systems were trained.
 
     Raises:
         InputError: there is no such system.
@@ -108,9 +62,10 @@ def write_evaluation(
     found = evaluation.figures()
     differences = [] if against is None else evaluation.differences(against)
     table = pa.Table.from_pylist(answer_rows(evaluation), ANSWERS.arrow())
-    write_table(folder / ANSWERS_FILE, table, ANSWERS, configuration or {})
+    write_table(folder / ANSWERS_FILE, table, ANSWERS, dict(settings or {}))
     grading = evaluation.grading
     content = {
+        "settings": dict(settings or {}),
         "prompts": len(evaluation.prompts),
         "judge": evaluation.judge,
         "judge_url": evaluation.judge_url,
@@ -122,11 +77,14 @@ def write_evaluation(
     }
     text = json.dumps(content, indent=1, allow_nan=False) + "\n"
     write_bytes(folder / FIGURES_FILE, text.encode())
-    write_bytes(folder / PAGE_FILE, evaluation_page(evaluation, against=against).encode())
+    page = evaluation_page(evaluation, against=against, notes=notes)
+    write_bytes(folder / PAGE_FILE, page.encode())
 
 
-def evaluation_page(evaluation: Evaluation, *, against: str | None = None) -> str:
-    """Figures, groups and paired differences as Markdown.
+def evaluation_page(
+    evaluation: Evaluation, *, against: str | None = None, notes: Sequence[str] = ()
+) -> str:
+    """Figures, groups and paired differences as Markdown, and lines on what they are of.
 
     Raises:
         InputError: there is no system `against`.
@@ -143,6 +101,8 @@ def evaluation_page(evaluation: Evaluation, *, against: str | None = None) -> st
             "Paired by prompt and by seed; of perplexity, the ratio.",
             _table(differences),
         ]
+    if notes:
+        parts += ["## How", "\n".join(f"- {markdown_text(line)}" for line in notes)]
     return "\n\n".join(parts) + "\n"
 
 

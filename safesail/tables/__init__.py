@@ -12,6 +12,7 @@ from safesail.tables._files import (
 from safesail.tables._json_schema import json_schemas
 from safesail.tables._records import Context, explained_by, read_contexts, table_from_rows
 from safesail.tables._schemas import (
+    ANSWERS,
     CONTEXTS,
     CORRECTIONS,
     EXPLANATIONS,
@@ -25,6 +26,7 @@ from safesail.tables._schemas import (
 from safesail.tables._whole import write_bytes, written_whole
 
 __all__ = [
+    "ANSWERS",
     "CONTEXTS",
     "CORRECTIONS",
     "EXPLANATIONS",

@@ -12,6 +12,7 @@ _PLACES = {
     "contexts": "contexts/<sae>/part-*.parquet",
     "explanations": "explanations/<sae>.parquet",
     "corrections": "safesail export --table corrections",
+    "answers": "evaluation/answers.parquet",
 }
 
 

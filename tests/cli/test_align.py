@@ -13,8 +13,7 @@ from judge_server import JudgeServer
 from study_folder import contents
 
 from safesail.alignment import Subspace
-from safesail.alignment._report import ANSWERS
-from safesail.tables import read_table
+from safesail.tables import ANSWERS, read_table
 
 Run = Callable[..., tuple[int, str, str]]
 WORDS = ("dog", "cat", "boat", "house", "nurse", "baker", "clerk", "singer")

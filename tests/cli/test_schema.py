@@ -49,7 +49,7 @@ def test_all_tables_are_schemas_with_name_and_version(run: Run) -> None:
     assert (code, err) == (0, "")
     found = json.loads(out)
     stages = ["training", "rankings", "features", "contexts", "explanations"]
-    assert list(found) == [*stages, "corrections"]
+    assert list(found) == [*stages, "corrections", "answers"]
     for name, schema in found.items():
         Draft202012Validator.check_schema(schema)
         assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
@@ -171,5 +171,5 @@ def test_an_unknown_table_is_one_line_that_names_the_known(run: Run) -> None:
     assert (code, out) == (1, "")
     assert err == (
         "error: there is no table 'context'; there are: training, rankings, features, contexts, "
-        "explanations, corrections\n"
+        "explanations, corrections, answers\n"
     )

@@ -1,5 +1,6 @@
 """Columns of every result table: name, type, meaning, layout. The one place that defines them."""
 
+from safesail.tables._schemas._answers import ANSWERS
 from safesail.tables._schemas._columns import Column, TableSchema
 from safesail.tables._schemas._contexts import CONTEXTS
 from safesail.tables._schemas._corrections import CORRECTIONS
@@ -10,10 +11,11 @@ from safesail.tables._schemas._training import TRAINING
 
 SCHEMAS = {
     schema.name: schema
-    for schema in (TRAINING, RANKINGS, FEATURES, CONTEXTS, EXPLANATIONS, CORRECTIONS)
+    for schema in (TRAINING, RANKINGS, FEATURES, CONTEXTS, EXPLANATIONS, CORRECTIONS, ANSWERS)
 }
 
 __all__ = [
+    "ANSWERS",
     "CONTEXTS",
     "CORRECTIONS",
     "EXPLANATIONS",
