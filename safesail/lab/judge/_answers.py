@@ -10,6 +10,7 @@ from safesail.lab.judge._explaining import explain
 from safesail.lab.judge._noise import Quality, chance, generator
 from safesail.lab.judge._pairs import contrast_pairs
 from safesail.lab.judge._prompts import Asked
+from safesail.lab.judge._safety import grade_exchange
 from safesail.lab.judge._seeing import grade, simulate
 
 _REFUSAL = "I'm sorry, but I can't help with that."
@@ -71,6 +72,8 @@ class Mind:
                         for number, digits in enumerate(grades, start=1)
                     )
                 }
+            case "safety_grade":
+                return grade_exchange(asked.request, asked.answer, self.quality, random)
         raise ValueError(f"no answer to {asked.task}")
 
 
@@ -92,4 +95,6 @@ def spoiled(content: str, fault: str, task: str) -> str:
             del answer["confidence"]
         case "contrast_pairs":
             answer["pairs"].pop()
+        case "safety_grade":
+            del answer["grade"]
     return json.dumps(answer, ensure_ascii=False)

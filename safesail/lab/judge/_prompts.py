@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 from safesail.judging import render
+from safesail.lab.judge._chat_reading import read_request
 
 Entry = str | list[str]
 """A text, or the segments of a window."""
@@ -33,6 +34,7 @@ _EMPTY: Mapping[str, Mapping[str, Any]] = {
         "styles": [],
         "taken": [],
     },
+    "safety_grade": {"request": "", "answer": ""},
 }
 _ENTRY = re.compile(r"\d+ ([\[\"].*)")
 _LANGUAGE = re.compile(r'Language: "([^"]*)"')
@@ -56,6 +58,8 @@ class Asked:
         concept: to write contrast pairs for.
         count: of contrast pairs.
         taken: texts that they must not repeat.
+        request: of the chat world, whose answer is to be graded.
+        answer: that answer.
     """
 
     task: str
@@ -70,13 +74,16 @@ class Asked:
     concept: str = ""
     count: int = 0
     taken: list[str] = field(default_factory=list)
+    request: str = ""
+    answer: str = ""
 
 
 def asked(body: Mapping[str, Any]) -> Asked:
     """What a chat completion's request asks.
 
     Raises:
-        ValueError: it is none of safesail's questions.
+        ValueError: it is none of safesail's questions, or about a request that is none of the chat
+            world's.
     """
     try:
         system, user, *rest = [str(message["content"]) for message in body["messages"]]
@@ -108,6 +115,9 @@ def _quoted(task: str, system: str, lines: list[str]) -> dict[str, Any]:
             "count": count,
             "taken": [json.loads(line) for line in lines if line.startswith('"')],
         }
+    if task == "safety_grade":
+        read_request(head["request"])  # where nothing is known, nothing is graded
+        return {"request": head["request"], "answer": head["answer"]}
     explanation = head["explanation"]
     if task == "simulate":
         objects = [json.loads(line) for line in lines[1:] if line.startswith("{")]
