@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from safesail.alignment._quiet import quiet
 from safesail.alignment._sites import check_modules
-from safesail.errors import ModelError
+from safesail.errors import AlignmentError, ModelError
 
 if TYPE_CHECKING:
     from safesail.language_model import LanguageModel
@@ -47,16 +47,23 @@ class Base:
             model.fingerprint,
         )
 
-    def check_modules(self, modules: Sequence[str]) -> None:
-        """That the model has modules to adapt, before it is loaded.
+    def check_adaptable(self, modules: Sequence[str]) -> None:
+        """That the model has modules to adapt and a precision to train in, before it is loaded.
 
         Args:
             modules: roles.
 
         Raises:
-            AlignmentError: a model of an unknown kind; an unknown role, or one that it has not.
+            AlignmentError: a model of an unknown kind; an unknown role, or one that it has not; or
+                a model in float16.
         """
         from transformers import AutoConfig
+
+        if self.dtype == "float16":
+            raise AlignmentError(
+                "the model is in float16, where small gradients become 0: set `model.dtype` in "
+                "safesail.toml to bfloat16 or float32"
+            )
 
         kind = AutoConfig.from_pretrained(self.folder or self.name).model_type
         check_modules(kind, modules)

@@ -14,6 +14,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from safesail.alignment._data import EncodedExample, collate
 from safesail.alignment._provenance import Provenance
+from safesail.errors import AlignmentError
 
 if TYPE_CHECKING:
     from safesail.alignment._training import TrainingOptions
@@ -95,6 +96,31 @@ def check_finite(model: Any, step: int) -> None:
     for name, value in model.named_parameters():
         if value.requires_grad and not torch.isfinite(value).all():
             raise NotFiniteError(f"{name} is no longer finite after step {step}")
+
+
+def check_precision(model: Any) -> None:
+    """That gradients and steps are not lost to rounding.
+
+    Gradients run through the whole model. In float16 (least positive number 6e-8) small ones become
+    0 unless the loss is scaled up, which is not done here; bfloat16 has the range of float32. Its 8
+    significant bits do not hold steps of under 1/512 of a weight, so what is trained is in float32.
+    PEFT makes its adapters so on whatever base.
+
+    Raises:
+        AlignmentError: a weight is in float16, or a trainable one not in float32.
+    """
+    if any(value.dtype is torch.float16 for value in model.parameters()):
+        raise AlignmentError(
+            "the model is in float16, where small gradients become 0: load it in bfloat16 or "
+            "float32 (`model.dtype`)"
+        )
+    for name, value in model.named_parameters():
+        if value.requires_grad and value.dtype not in (torch.float32, torch.float64):
+            kind = str(value.dtype).removeprefix("torch.")
+            raise AlignmentError(
+                f"{name} is to be trained in {kind}, where small steps round to nothing: load the "
+                "model in float32 (`model.dtype`)"
+            )
 
 
 def make_trainer(

@@ -111,9 +111,9 @@ def train_adapter(
         watch: called with each step and the number of steps.
 
     Raises:
-        AlignmentError: the folder exists; a training with other settings was interrupted there; a
-            loss or a weight is no longer a number (the last good checkpoint is kept); memory does
-            not suffice; see also `encode_examples`.
+        AlignmentError: the folder exists; a training with other settings was interrupted there;
+            the base is in float16; a loss or a weight is no longer a number (the last good
+            checkpoint is kept); memory does not suffice; see also `encode_examples`.
         InputError: no example has room for an answer.
         StorageError: the disk is full or the folder not writable.
     """
@@ -162,7 +162,7 @@ def fit(
         watch: as for `train_adapter`.
 
     Raises:
-        AlignmentError: as `train_adapter`.
+        AlignmentError: as `train_adapter`; what is trainable is not in float32.
         InputError: as `train_adapter`.
         StorageError: as `train_adapter`.
     """
@@ -170,12 +170,14 @@ def fit(
     from safesail.alignment._trainer import (
         NotFiniteError,
         check_finite,
+        check_precision,
         last_checkpoint,
         make_trainer,
         points_of,
     )
 
     started = perf_counter()
+    check_precision(model)
     encoded = encode_examples(examples, tokenizer, max_tokens=_most_tokens(model, options))
     _settle(work, _settings(model, examples, options), overwrite=overwrite)
     padding = next(
@@ -192,11 +194,11 @@ def fit(
         rest = (
             "no checkpoint was made before"
             if kept is None
-            else f"the last good checkpoint is kept in {kept}"
+            else f"until then the last good checkpoint is kept in {kept}"
         )
         raise AlignmentError(
-            f"training stopped: {error}; lower the learning rate, {options.learning_rate:g} "
-            f"({rest})"
+            f"training stopped: {error}; lower the learning rate, {options.learning_rate:g}, and "
+            f"begin anew with --overwrite ({rest})"
         ) from error
     except (RuntimeError, MemoryError) as error:
         if not _is_out_of_memory(error):
@@ -250,7 +252,7 @@ def _settle(work: Path, settings: dict[str, Any], *, overwrite: bool) -> None:
         if not overwrite:
             raise AlignmentError(
                 f"a training with other settings ({', '.join(changed)}) was interrupted in "
-                f"{work}: run it again as it was, or --overwrite"
+                f"{work}: run it again as it was, or begin anew with --overwrite"
             )
         shutil.rmtree(work, ignore_errors=True)
     write_bytes(path, json.dumps(settings, indent=1).encode())

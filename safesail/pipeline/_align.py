@@ -157,7 +157,7 @@ def find_subspace(
 
     workspace = Workspace(study, False, no_progress, approve, tell)
     settings = settings or SubspaceSettings()
-    Base.of(workspace.model).check_modules(modules)
+    Base.of(workspace.model).check_adaptable(modules)
     layers = pool_layers(workspace, saes, contrast, settings)
     subspace = make_subspace(workspace, layers, settings, route, tell=tell)
     return Alignment(subspace, tuple(layers))

@@ -88,7 +88,7 @@ def compare_in(
     judge = judge_of(study, budget=budget)
     workspace = Workspace(study, False, no_progress, approve, tell)
     base = Base.of(workspace.model)
-    base.check_modules(comparison.modules)
+    base.check_adaptable(comparison.modules)
     layers = pool_layers(workspace, saes, contrast, subspace)
     workspace.release_model()
     key = _key(contrast, layers, subspace)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +45,22 @@ EXAMPLES = [
     for verb in ("sink", "burn", "steal", "paint", "sail", "hide", "break", "row", "sell", "buy")
 ]
 OPTIONS = TrainingOptions(steps=12, batch_size=4, learning_rate=5e-3, checkpoint_every=5, seed=3)
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import test_training as here
+from safesail.alignment import train_adapter
+
+def watch(point, steps):
+    if point.step == 8:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+base, folder = map(Path, sys.argv[1:])
+train_adapter(
+    here.adapter(base), here.models.byte_tokenizer(), here.EXAMPLES, folder,
+    options=here.OPTIONS, watch=watch,
+)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +172,30 @@ def test_an_interrupted_training_ends_with_the_same_weights(
         assert torch.equal(found[name], began[name])
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+def test_a_killed_process_is_gone_on_from_to_the_same_weights(base: Path, tmp_path: Path) -> None:
+    folder, tests = tmp_path / "adapter", Path(__file__).parent
+    paths = f"import sys; sys.path[:0] = {[str(tests), str(tests.parent)]}"
+    killed = subprocess.run(
+        [sys.executable, "-c", paths + KILLED, str(base), str(folder)],
+        capture_output=True,
+        text=True,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not folder.exists()
+    seen: list[int] = []
+    resumed, straight = adapter(base), adapter(base)
+    train_adapter(
+        resumed, models.byte_tokenizer(), EXAMPLES, folder, options=OPTIONS,
+        watch=lambda point, _: seen.append(point.step),
+    )  # fmt: skip
+    assert seen == [*range(6, 13)]
+    fit(straight, models.byte_tokenizer(), EXAMPLES, tmp_path / "straight", options=OPTIONS)
+    expected, found = weights(straight), weights(resumed)
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=0, atol=0)
+
+
 def test_a_half_written_checkpoint_is_passed_over(base: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         fit(
@@ -241,6 +285,52 @@ def test_a_loss_that_is_no_number_stops_with_the_last_good_checkpoint(
         )  # fmt: skip
     again = load_adapter(tiny.load(base), tmp_path / "again" / "checkpoint-5")
     assert torch.equal(tiny.logits(good), tiny.logits(again))
+
+
+def test_following_the_message_of_a_training_that_diverged(base: Path, tmp_path: Path) -> None:
+    """At a rate that really does: another one alone is refused, with --overwrite it begins anew."""
+    tokenizer, folder = models.byte_tokenizer(), tmp_path / "adapter"
+    high = replace(OPTIONS, learning_rate=1e30, checkpoint_every=1)
+    with pytest.raises(AlignmentError) as caught:
+        train_adapter(adapter(base), tokenizer, EXAMPLES, folder, options=high)
+    assert "lower the learning rate, 1e+30, and begin anew with --overwrite" in str(caught.value)
+    with pytest.raises(AlignmentError, match=r"\(checkpoint_every, learning_rate\).*--overwrite"):
+        train_adapter(adapter(base), tokenizer, EXAMPLES, folder, options=OPTIONS)
+    model, fresh = adapter(base), adapter(base)
+    trained = train_adapter(model, tokenizer, EXAMPLES, folder, options=OPTIONS, overwrite=True)
+    assert [point.step for point in trained.loss] == [*range(1, 13)]
+    fit(fresh, tokenizer, EXAMPLES, tmp_path / "fresh", options=OPTIONS)
+    expected, found = weights(fresh), weights(model)
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=0, atol=0)
+
+
+def test_a_base_in_float16_is_refused(base: Path, tmp_path: Path) -> None:
+    """A small gradient there is 0, though what is trained is in float32."""
+    model = make_adapter(tiny.load(base).half(), tiny.subspace(1, 2), rank=4)
+    assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
+    with pytest.raises(AlignmentError, match=r"is in float16.*load it in bfloat16 or float32"):
+        train_adapter(model, models.byte_tokenizer(), EXAMPLES, tmp_path / "a", options=OPTIONS)
+    assert not any(tmp_path.iterdir())
+
+
+def test_an_adapter_on_a_bfloat16_base_is_trained_in_float32(base: Path, tmp_path: Path) -> None:
+    model = make_adapter(tiny.load(base).bfloat16(), tiny.subspace(1, 2), rank=4)
+    checksum = base_checksum(model)
+    trained = train_adapter(
+        model, models.byte_tokenizer(), EXAMPLES, tmp_path / "a",
+        options=TrainingOptions(steps=30, batch_size=5, learning_rate=1e-2),
+    )  # fmt: skip
+    assert trained.loss[-1].loss < 0.9 * trained.loss[0].loss
+    assert {value.dtype for value in weights(model).values()} == {torch.float32}
+    assert base_checksum(model) == checksum
+
+
+def test_a_whole_model_in_bfloat16_is_refused(base: Path, tmp_path: Path) -> None:
+    model = tiny.load(base).bfloat16()
+    with pytest.raises(AlignmentError, match=r"trained in bfloat16.*load the model in float32"):
+        fit(model, models.byte_tokenizer(), EXAMPLES, tmp_path, options=OPTIONS)
+    assert not any(tmp_path.iterdir())
 
 
 def test_running_out_of_memory_names_the_batch_size(base: Path, tmp_path: Path) -> None:
