@@ -117,7 +117,8 @@ def align(
         bool, typer.Option("--dry-run", help="Find the subspace and give advice; train nothing.")
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an adapter, or begin an interrupted one anew.")
+        bool,
+        typer.Option("--overwrite", help="Replace an adapter, or begin an interrupted one anew."),
     ] = False,
     study: StudyOption = Path(),
     yes: YesOption = False,

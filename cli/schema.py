@@ -18,7 +18,7 @@ def schema(
 ) -> None:
     """Print the JSON Schema (draft 2020-12) of a row of the result tables.
 
-    It describes the lines that `safesail export --format jsonl` writes, and the rows of Parquet files.
+    It describes the rows of the Parquet files, and the lines of `safesail export --format jsonl`.
 
     \b
     Examples:
