@@ -44,6 +44,7 @@ def make_adapter(
     rank: int = USUAL_RANK,
     uncovered: Uncovered = "lora",
     basis: Basis = "trainable",
+    match_norm: bool = False,
     seed: int = 0,
 ) -> PeftModel:
     """A LoRA adapter whose modules begin with the bases of a subspace.
@@ -66,6 +67,7 @@ def make_adapter(
             (A random, B = 0), `nearest` the basis of the nearest stream, the lower of two, `none`
             no adapter.
         basis: `frozen` trains the other factor alone, so that updates never leave the span.
+        match_norm: of modules without a basis, as for `make_plain_adapter`.
         seed: of random factors.
 
     Raises:
@@ -82,9 +84,10 @@ def make_adapter(
         "rank": rank,
         "uncovered": uncovered,
         "basis": basis,
+        "match_norm": match_norm,
         "seed": seed,
     }
-    return _build(model, subspace, kept, options, frozen=basis == "frozen", matched=False)
+    return _build(model, subspace, kept, options, frozen=basis == "frozen", matched=match_norm)
 
 
 def make_plain_adapter(

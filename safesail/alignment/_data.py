@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 IGNORED = -100
 """Label of tokens on which transformers takes no loss."""
 
+_STAND_IN = "safesail"
+
 
 class Example(NamedTuple):
     """A prompt and the answer to learn.
@@ -169,6 +171,39 @@ def encode_examples(examples: Sequence[Example], tokenizer: Any, *, max_tokens: 
             f"no prompt leaves room for an answer within {max_tokens} tokens: allow more"
         )
     return Encoded(encoded, cut, left_out)
+
+
+def answer_places(example: Example, tokenizer: Any) -> range:
+    """Places of the tokens that hold the answer's own text, counted from `answer_from`.
+
+    What a chat template puts before and after an answer, or else EOS, and spaces around it are not
+    among them, nor does it matter whether the template keeps such spaces. A token that holds
+    characters of the answer and of what follows it (`.` and a line's end) is.
+
+    Args:
+        example: the texts.
+        tokenizer: of transformers, a fast one.
+
+    Returns:
+        Empty where the template leaves the answer out or changes it.
+
+    Raises:
+        AlignmentError: as `encode_examples`.
+    """
+    answer, closing = example.answer.strip(), _closing(example, tokenizer)
+    # Words of the template may be those of the answer, so another answer shows where it stands.
+    before, found, _ = _closing(Example(example.prompt, _STAND_IN), tokenizer).partition(_STAND_IN)
+    start = len(closing) - len(closing[len(before) :].lstrip())
+    if not (answer and found and closing.startswith(before) and closing.startswith(answer, start)):
+        return range(0)
+    offsets = tokenizer(closing, add_special_tokens=False, return_offsets_mapping=True)
+    end = start + len(answer)
+    places = [
+        place
+        for place, (first, last) in enumerate(offsets["offset_mapping"])
+        if first < end and last > start
+    ]
+    return range(places[0], places[-1] + 1) if places else range(0)
 
 
 def collate(examples: Sequence[EncodedExample], padding: int) -> dict[str, torch.Tensor]:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from safesail.alignment._lora_files import Factors, read_factors
+from safesail.alignment._lora_files import Factors, read_lora
 from safesail.alignment._provenance import PROVENANCE_FILE, Provenance
 from safesail.alignment._readings import (
     AdapterReading,
@@ -101,17 +101,25 @@ def inspect_adapter(
         seed: of the random directions behind `chance_best`.
 
     Raises:
-        AlignmentError: the folder is no plain LoRA adapter, or of another model; directions of
-            another width than the model's stream.
+        AlignmentError: the folder is no plain LoRA adapter, one whose begin changed the base's
+            weights or that changes norms too, or of another model; directions of another width
+            than the model's stream; a chosen feature, or one of the provenance, that its SAE has
+            not.
         StorageError: its provenance file is damaged.
     """
-    factors = read_factors(folder)
+    factors, others = read_lora(folder)
     provenance = Provenance.read(folder) if (folder / PROVENANCE_FILE).exists() else None
     sites = [site for site in find_sites(model, roles_of(model)) if site.module in factors]
     if not sites:
         raise AlignmentError(
             f"{folder} changes no module that this model has at its residual stream: give the "
             "model that it was made for"
+        )
+    norms = {f"{site.norm}.weight" for site in sites if site.norm} & set(others)
+    if norms:
+        raise AlignmentError(
+            f"{folder} changes {min(norms)} too, through which its modules meet the stream: what "
+            "it changes is not its B A alone"
         )
     width = sites[0].d_model
     given = [(one.sae, one.directions.shape[1]) for one in features]
@@ -141,7 +149,7 @@ def inspect_adapter(
                 ),
             )
         )
-    unread = sorted(set(factors) - {site.module for site in sites})
+    unread = sorted({*factors, *others} - {site.module for site in sites})
     route = "unknown" if provenance is None else provenance.route
     return AdapterReading(str(folder), route, tuple(modules), tuple(unread))
 
@@ -169,14 +177,23 @@ def _length(factors: Factors) -> float:
 
 
 def _chosen(one: FeatureDirections, provenance: Provenance | None) -> tuple[int, ...]:
-    if one.chosen or provenance is None:
-        return one.chosen
-    return tuple(
-        feature.feature
-        for layer in provenance.layers
-        if (layer.stream, layer.sae) == (one.stream, one.sae)
-        for feature in layer.features
-    )
+    chosen, source = one.chosen, "was chosen"
+    if not chosen and provenance is not None:
+        source = "the adapter's provenance names"
+        chosen = tuple(
+            feature.feature
+            for layer in provenance.layers
+            if (layer.stream, layer.sae) == (one.stream, one.sae)
+            for feature in layer.features
+        )
+    width = len(one.directions)
+    absent = [feature for feature in chosen if not 0 <= feature < width]
+    if absent:
+        raise AlignmentError(
+            f"{one.sae} has {width:,} features and no feature {absent[0]}, which {source}: give "
+            "the SAE of that name that is meant"
+        )
+    return chosen
 
 
 def _basis_share(seen: Tensor, site: Site, subspace: Subspace | None) -> SpanShare | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from safesail.alignment._data import Example, encode_examples
+from safesail.alignment._data import Example, answer_places, encode_examples
 from safesail.errors import AlignmentError
 from safesail.language_model import TokenizedText, whole_text
 
@@ -23,7 +23,10 @@ Over = Literal["response", "prompt"]
 def response_texts(
     examples: Sequence[Example], model: LanguageModel, *, max_tokens: int
 ) -> tuple[list[TokenizedText], bool]:
-    """Prompts with their answers, of which the answers' tokens alone count.
+    """Prompts with their answers, of which the answers' own tokens alone count.
+
+    What ends an answer (the chat template's words, EOS) does not count: it is the same on both
+    sides and no content; see `answer_places`.
 
     Args:
         examples: prompts and answers.
@@ -34,8 +37,8 @@ def response_texts(
         One text an example, and whether they are to begin with BOS.
 
     Raises:
-        AlignmentError: the chat template refuses an example; or one has no room for its answer, so
-            that pairs would not stay together.
+        AlignmentError: the chat template refuses an example, or changes its answer; or one has no
+            room for its answer, so that pairs would not stay together.
     """
     encoded = encode_examples(examples, model.tokenizer, max_tokens=max_tokens)
     if encoded.left_out:
@@ -46,9 +49,16 @@ def response_texts(
     bos = model.tokenizer.bos_token_id
     with_bos = bos is not None and all(one.token_ids[0] == bos for one in encoded.examples)
     texts = []
-    for number, (token_ids, answer_from) in enumerate(encoded.examples):
-        ids = token_ids[with_bos:]
-        counted = [place >= answer_from - with_bos for place in range(len(ids))]
+    for number, (example, one) in enumerate(zip(examples, encoded.examples, strict=True)):
+        ids = one.token_ids[with_bos:]
+        own = answer_places(example, model.tokenizer)
+        counted = [place + with_bos - one.answer_from in own for place in range(len(ids))]
+        if not any(counted):
+            raise AlignmentError(
+                f"no token of answer {number + 1}, {example.answer[:40]!r}, is left to count: it "
+                f"is blank, or the chat template changes it, or it begins after {max_tokens} "
+                "tokens; mend it or leave it out"
+            )
         texts.append(TokenizedText(str(number), 0, ids, [""] * len(ids), counted))
     return texts, with_bos
 

@@ -94,7 +94,9 @@ class AdapterReading:
         adapter: its folder.
         route: of its provenance; `unknown` where it has none.
         modules: that read or write the residual stream, block by block.
-        unread: other modules that it changes, of which nothing is said.
+        unread: what else it changes, of which nothing is said: modules off the stream and
+            embeddings by their path; biases, trained tokens and modules that are saved whole by
+            the name of the parameter.
     """
 
     adapter: str

@@ -126,10 +126,11 @@ def train_run(
         model = make_plain_adapter(base, **common)
     else:
         # A route of fewer directions is filled up, so that all have as many parameters. Modules
-        # without a basis get the nearest one, so that every first factor of every method has the
-        # same length, which by itself decides how fast it learns.
+        # without a basis get the nearest one, or a random one where none serves them, so that every
+        # first factor of every method has the same length, which by itself decides how fast it
+        # learns.
         filled = fill_subspace(subspace_for(seed), settings.rank, seed=seed)
-        model = make_adapter(base, filled, uncovered="nearest", **common)
+        model = make_adapter(base, filled, uncovered="nearest", match_norm=True, **common)
     rate = own_rate(method, rate)
     options = replace(settings.options, learning_rate=rate, seed=seed)
     fit(model, tokenizer, examples, work, options=options)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safesail.alignment._card import model_card
 from safesail.alignment._freeze import freeze
+from safesail.alignment._lora_files import check_repeatable, module_of, read_config, reason
 from safesail.alignment._plan import import_peft, quiet_peft
 from safesail.alignment._provenance import Provenance, base_checksum, precision_of
 from safesail.errors import AlignmentError, StorageError
@@ -86,11 +88,10 @@ def load_adapter(model: Any, folder: Path, *, trainable: bool = False) -> PeftMo
         trainable: go on training it.
 
     Raises:
-        AlignmentError: the folder is no adapter of safesail, or was made on other weights, PEFT is
-            missing, or it cannot read the folder.
+        AlignmentError: the folder is no adapter of safesail, or was made on other weights; or as
+            `load_foreign_adapter`.
         StorageError: the provenance file is damaged.
     """
-    peft = import_peft()
     provenance = Provenance.read(folder)
     same_precision = precision_of(model) == provenance.base_dtype
     if same_precision and base_checksum(model) != provenance.base_checksum:
@@ -98,17 +99,35 @@ def load_adapter(model: Any, folder: Path, *, trainable: bool = False) -> PeftMo
             f"{folder} was made on other weights of {provenance.model!r} than these: load the "
             "model that it was made on"
         )
-    try:
-        with quiet_peft():
-            loaded: PeftModel = peft.PeftModel.from_pretrained(
-                model, str(folder), is_trainable=trainable
-            )
-    except Exception as error:  # PEFT, safetensors and torch raise classes of many kinds
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise AlignmentError(f"cannot load adapter {folder}: {reason}") from error
+    loaded = _put_on(model, folder, trainable=trainable)
+    planned = {one.module for one in provenance.modules}
+    made = {module_of(name) for name, _ in loaded.named_parameters() if ".lora_" in name}
+    if planned != made:
+        raise AlignmentError(
+            f"{folder} is damaged: of {min(planned ^ made)} its provenance and its weights say "
+            "different things"
+        )
     freeze(loaded, {one.module: one.frozen for one in provenance.modules if one.frozen})
     remember(loaded, provenance)
     return loaded
+
+
+def load_foreign_adapter(model: Any, folder: Path) -> PeftModel:
+    """Put an adapter that PEFT saved, whoever made it, on a base; whole or not at all.
+
+    PEFT itself loads what fits and leaves the rest at its random begin. A base on which this fails
+    is to be loaded anew.
+
+    Args:
+        model: the base, without adapters.
+        folder: with adapter_config.json and adapter_model.safetensors.
+
+    Raises:
+        AlignmentError: PEFT is missing, or cannot read the folder; its weights name modules that
+            the model lacks, or lack some that its configuration names; its begin changed the
+            base's weights in a way that loading does not repeat.
+    """
+    return _put_on(model, folder, trainable=False)
 
 
 def provenance_of(model: PeftModel) -> Provenance:
@@ -138,6 +157,40 @@ def check_free(folder: Path, *, overwrite: bool) -> None:
         )
     if not overwrite:
         raise AlignmentError(f"{folder} exists already: give another folder, or --overwrite")
+
+
+def _put_on(model: Any, folder: Path, *, trainable: bool) -> PeftModel:
+    config = read_config(folder)
+    check_repeatable(config, folder)
+    peft = import_peft()
+    try:
+        with quiet_peft(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Found missing adapter keys")
+            loaded: PeftModel = peft.PeftModel.from_pretrained(
+                model, str(folder), is_trainable=trainable
+            )
+            # What did not fit is told when weights are loaded into an adapter that is there.
+            result = loaded.load_adapter(str(folder), "default", is_trainable=trainable)
+    except Exception as error:  # PEFT, safetensors and torch raise classes of many kinds
+        raise AlignmentError(f"cannot load adapter {folder}: {reason(error)}") from error
+    # Prompt learning keeps its weights elsewhere, so that all of them look unknown.
+    if result.unexpected_keys and not config.is_prompt_learning:
+        raise AlignmentError(
+            f"{folder} changes {_some(result.unexpected_keys)}, which this model has not: give the "
+            "model that it was made for"
+        )
+    if result.missing_keys:
+        raise AlignmentError(
+            f"{folder} is damaged: it has no weights of {_some(result.missing_keys)}, which its "
+            "configuration names"
+        )
+    return loaded
+
+
+def _some(parameters: Sequence[str]) -> str:
+    modules = sorted({module_of(name) for name in parameters})
+    rest = f" and {len(modules) - 1} more" if len(modules) > 1 else ""
+    return f"{modules[0]}{rest}"
 
 
 def _is_adapter(folder: Path) -> bool:

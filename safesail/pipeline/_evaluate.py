@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from safesail.errors import InputError, StorageError
 from safesail.pipeline._align import SUBSPACE_FOLDER
+from safesail.pipeline._explained import best_explanations, saes_of
 from safesail.pipeline._judging import judge_of
-from safesail.pipeline._subspace import best_explanations, saes_of
 from safesail.pipeline._workspace import (
     Approve,
     Progress,

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from safesail.errors import AlignmentError, InputError
-from safesail.pipeline._corrected import explanations_of
+from safesail.errors import AlignmentError
+from safesail.pipeline._explained import best_explanations, features_of, saes_of
 from safesail.pipeline._workspace import Workspace, rows_of
-from safesail.tables import RANKINGS, explanation_rank
+from safesail.tables import RANKINGS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from safesail.alignment._contrast import Contrast
     from safesail.alignment._reduce import Reducer
     from safesail.alignment._routes import Route
+    from safesail.language_model import LanguageModel
+    from safesail.sparse_autoencoder import SparseAutoencoder
 
 ROUTES = (
     "sae",
@@ -120,8 +122,7 @@ def pool_layers(
             names a concept that is to choose.
         SafesailError: see `safesail.errors`.
     """
-    from safesail.alignment import ContrastTexts, stream_site
-    from safesail.alignment._pooling import plain_texts, pooled, response_texts
+    from safesail.alignment import stream_site
 
     model = workspace.model
     found: dict[int, PooledLayer] = {}
@@ -141,19 +142,8 @@ def pool_layers(
         for warning in sae.warnings:
             workspace.tell(f"{name}: {warning}")
         explanations = best_explanations(workspace, name)
-        among = _among(name, explanations, settings.concepts)
-        sides: list[Any] = []
-        for examples in (data.aligned, data.unaligned):
-            if data.over == "response":
-                most = min(settings.max_tokens, model.context_size)
-                texts, with_bos = response_texts(examples, model, max_tokens=most)
-            else:
-                chat = bool(model.tokenizer.chat_template)
-                texts = plain_texts([one.prompt for one in examples], model, chat=chat)
-                with_bos = sae.prepend_bos
-            sides.append(pooled(model, sae, texts, prepend_bos=with_bos))
-        (aligned, aligned_z), (unaligned, unaligned_z) = sides
-        both = ContrastTexts(aligned, unaligned, aligned_z, unaligned_z, data.paired)
+        among = features_of(name, explanations, settings.concepts)
+        both = _pooled(model, sae, data, settings)
         decoder = sae.decoder_directions.cpu().numpy()
         advice = None
         try:
@@ -172,6 +162,28 @@ def pool_layers(
             advice,
         )
     return [found[stream] for stream in sorted(found)]
+
+
+def _pooled(
+    model: LanguageModel, sae: SparseAutoencoder, data: ContrastData, settings: SubspaceSettings
+) -> ContrastTexts:
+    """Both sides, read as one so that what counts as an attention sink is the same for both."""
+    from safesail.alignment import ContrastTexts
+    from safesail.alignment._pooling import plain_texts, pooled, response_texts
+
+    examples = [*data.aligned, *data.unaligned]
+    if data.over == "response":
+        most = min(settings.max_tokens, model.context_size)
+        texts, with_bos = response_texts(examples, model, max_tokens=most)
+    else:
+        chat = bool(model.tokenizer.chat_template)
+        texts = plain_texts([one.prompt for one in examples], model, chat=chat)
+        with_bos = sae.prepend_bos
+    hidden, activations = pooled(model, sae, texts, prepend_bos=with_bos)
+    first = len(data.aligned)
+    return ContrastTexts(
+        hidden[:first], hidden[first:], activations[:first], activations[first:], data.paired
+    )
 
 
 def make_subspace(
@@ -208,7 +220,7 @@ def make_subspace(
             sae=layer.sae,
             contrast=settings.contrast,
             reducer=settings.reducer,
-            among=_among(layer.sae, layer.explanations, settings.concepts),
+            among=features_of(layer.sae, layer.explanations, settings.concepts),
             explanations=layer.explanations,
             writers_only=layer.writers_only,
             seed=settings.seed + layer.stream,
@@ -223,33 +235,6 @@ def make_subspace(
         settings.reducer if route in ("sae", "shuffled_labels", "random_features") else "",
         route,
     )
-
-
-def _among(
-    sae: str, explanations: Mapping[int, tuple[str, tuple[str, ...]]], concepts: Sequence[str]
-) -> list[int] | None:
-    """Features that explanations give to a concept, or to a child of it; None for no concept.
-
-    Raises:
-        InputError: there is no such feature.
-    """
-    if not concepts:
-        return None
-    found: set[int] = set()
-    for name in concepts:
-        of_name = {
-            feature
-            for feature, (_, of) in explanations.items()
-            if any(one == name or one.startswith(f"{name}/") for one in of)
-        }
-        if not of_name:
-            known = ", ".join(sorted({one for _, of in explanations.values() for one in of}))
-            raise InputError(
-                f"no explained feature of {sae} is given to {name!r}; its explanations name "
-                f"{known or 'no concept'}"
-            )
-        found |= of_name
-    return sorted(found)
 
 
 def _advice(
@@ -274,37 +259,3 @@ def _advice(
             seed=settings.seed,
         )
     )
-
-
-def saes_of(workspace: Workspace, names: Sequence[str] = ()) -> Sequence[str]:
-    """SAEs by name; where none is named, those that have explanations.
-
-    Raises:
-        InputError: none is named, and none has explanations.
-    """
-    if names:
-        return names
-    from safesail.pipeline._diagnose import explained_saes
-
-    try:
-        return explained_saes(workspace.study)
-    except InputError:
-        raise InputError(
-            f"no SAE is explained in {workspace.study.folder}: name some with --sae, or run "
-            "`safesail explain`, so that the subspace's features can be read"
-        ) from None
-
-
-def best_explanations(workspace: Workspace, sae: str) -> dict[int, tuple[str, tuple[str, ...]]]:
-    """The best explanation and the concepts of each feature that has one."""
-    language = workspace.settings.judge.language
-    best: dict[int, dict[str, Any]] = {}
-    for row in explanations_of(workspace.study, sae):
-        known = best.get(row["feature"])
-        if known is None or explanation_rank(row, language) > explanation_rank(known, language):
-            best[row["feature"]] = row
-    return {
-        feature: (row["explanation"], tuple(row["judge_concepts"] or row["concepts"] or ()))
-        for feature, row in best.items()
-        if row["explanation"] is not None
-    }

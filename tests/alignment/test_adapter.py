@@ -26,7 +26,7 @@ from safesail.alignment import (
 )
 from safesail.alignment._plan import Plan, lora_configuration
 from safesail.alignment._provenance import PROVENANCE_FILE, base_checksum
-from safesail.alignment._sites import ROLES, find_sites, norm_gain
+from safesail.alignment._sites import ROLES, find_sites, norm_gain, roles_of
 from safesail.errors import AlignmentError, StorageError
 
 ALL_STREAMS = tuple(range(models.LAYERS + 1))
@@ -38,15 +38,11 @@ def llama(tmp_path: Path) -> Any:
     return tiny.load(models.tiny_llama(tmp_path / "llama"))
 
 
-def roles(kind: str) -> tuple[str, ...]:
-    return ROLES if kind != "gpt2" else tuple(role for role in ROLES if role != "gate")
-
-
 @pytest.mark.parametrize("kind", [*tiny.MAKERS])
 def test_before_training_the_model_is_the_base_bit_for_bit(kind: str, tmp_path: Path) -> None:
     model = tiny.load(tiny.MAKERS[kind](tmp_path))
     before, checksum = tiny.logits(model), base_checksum(model)
-    adapted = make_adapter(model, tiny.subspace(*ALL_STREAMS), modules=roles(kind), rank=4)
+    adapted = make_adapter(model, tiny.subspace(*ALL_STREAMS), modules=roles_of(model), rank=4)
     assert torch.equal(tiny.logits(adapted), before)
     tiny.step(adapted)
     tiny.step(adapted)
@@ -60,9 +56,9 @@ def test_the_first_update_lies_in_the_span(kind: str, tmp_path: Path) -> None:
     """Writers after their norm's gain, readers before theirs."""
     model = tiny.load(tiny.MAKERS[kind](tmp_path))
     subspace = tiny.subspace(*ALL_STREAMS)
-    sites = find_sites(model, roles(kind))
+    sites = find_sites(model, roles_of(model))
     gains = {site.norm: norm_gain(model.get_submodule(site.norm)) for site in sites if site.norm}
-    adapted = make_adapter(model, subspace, modules=roles(kind), rank=4)
+    adapted = make_adapter(model, subspace, modules=roles_of(model), rank=4)
     tiny.step(adapted)
     for site in sites:
         change = tiny.delta(adapted, site.module)
@@ -217,8 +213,9 @@ def test_gemma_2_has_the_published_number_of_parameters(
 @pytest.mark.parametrize("kind", ["llama", "gemma2", "gpt2"])
 def test_saved_loaded_and_merged_it_does_the_same(kind: str, tmp_path: Path) -> None:
     base = tiny.MAKERS[kind](tmp_path / "base")
+    model = tiny.load(base)
     adapted = make_adapter(
-        tiny.load(base), tiny.subspace(1, 2), modules=roles(kind), rank=4, uncovered="lora"
+        model, tiny.subspace(1, 2), modules=roles_of(model), rank=4, uncovered="lora"
     )
     tiny.step(adapted)
     tiny.step(adapted)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import models
 import numpy as np
 import pytest
 import tiny_alignment as tiny
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from foreign_adapter import foreign_adapter
 
 from safesail.alignment import (
     FeatureDirections,
@@ -78,19 +77,6 @@ def test_an_adapter_with_a_frozen_basis_lies_in_the_span_of_its_features(
         assert one.basis is not None
         assert one.basis.share == pytest.approx(1, abs=1e-4)
     assert json.loads(json.dumps(found.to_json()))["modules"][0]["saes"][0]["chance"] == 1 / D
-
-
-def foreign_adapter(base: Path, folder: Path, **settings: Any) -> PeftModel:
-    """A LoRA adapter that PEFT alone made, with random factors on all linear modules."""
-    config = LoraConfig(r=3, lora_alpha=12, target_modules="all-linear", **settings)
-    adapted = get_peft_model(tiny.load(base), config)
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for name, value in adapted.named_parameters():
-            if "lora_" in name:
-                value.normal_()
-    adapted.save_pretrained(str(folder), save_embedding_layers=False)
-    return adapted
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma2", "gpt2"])
@@ -164,6 +150,22 @@ def test_chance_is_what_random_directions_hold() -> None:
     best = shares.max(axis=1)
     assert found == pytest.approx(best.mean(), abs=4 * best.std() / 20**0.5)
     assert chance_of_best(torch.zeros(D, 3, dtype=torch.float64), 200, generator) == 0
+
+
+def test_features_that_the_sae_does_not_have_are_refused(tmp_path: Path) -> None:
+    """Of another SAE of the same name, narrower than the one that made the adapter."""
+    base = models.tiny_llama(tmp_path / "base")
+    adapted = make_adapter(
+        tiny.load(base), feature_subspace(directions(2), (3, 95)), rank=2, uncovered="none"
+    )
+    save_adapter(adapted, tmp_path / "adapter")
+    message = r"sae has 95 features and no feature 95, which the adapter's provenance names"
+    with pytest.raises(AlignmentError, match=message):
+        inspect_adapter(tmp_path / "adapter", tiny.load(base), [directions(2, 95)])
+    with pytest.raises(AlignmentError, match="no feature 96, which was chosen"):
+        inspect_adapter(tmp_path / "adapter", tiny.load(base), [directions(2, chosen=(1, 96))])
+    # Of another stream, the provenance says nothing of it.
+    assert inspect_adapter(tmp_path / "adapter", tiny.load(base), [directions(1, 95)]).modules
 
 
 def test_a_fresh_adapter_changes_nothing(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from safesail.lab.chat_world import ChatWorld
 from safesail.lab.language_model import save_language_model
 
 BENCHMARK = Path(__file__).resolve().parents[2] / "benchmarks" / "sails_toy.py"
+BOTH = ("balanced", "refused")
 METHODS = ("lora", "sails", "sails_prompt", "cov_diff", "mean_diff", "random_features", "full")
 
 
@@ -61,10 +62,14 @@ def test_every_method_has_figures_and_paired_differences(printed: dict[str, Any]
 @pytest.mark.proof
 def test_curves_are_watched_and_read(printed: dict[str, Any]) -> None:
     for method in METHODS:
-        assert [len(curve) for curve in printed["curves"][method]] == [2, 2]
-        for level, one in printed["steps_to"][method].items():
-            firsts = [
-                next((10 * n for n, x in enumerate(c, start=1) if x >= float(level)), None)
-                for c in printed["curves"][method]
-            ]
-            assert one["each"] == firsts
+        curves = printed["curves"][method]
+        assert [len(curve[name]) for curve in curves for name in sorted(curve)] == [2] * 4
+        for name in ("refused", "balanced"):
+            for level, one in printed[f"steps_to_{name}"][method].items():
+                firsts = [
+                    next((10 * n for n, x in enumerate(c[name], 1) if x >= float(level)), None)
+                    for c in curves
+                ]
+                assert one["each"] == firsts
+        # A model that refuses all it is asked is not balanced.
+        assert all(x <= (1 + r) / 2 for c in curves for x, r in zip(*map(c.get, BOTH), strict=True))
