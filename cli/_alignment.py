@@ -59,8 +59,8 @@ def print_reading(found: AdapterReading) -> None:
                     str(module.block),
                     module.module.rpartition(".")[2],
                     number(module.norm, 3),
-                    "–" if reading.chosen is None else number(reading.chosen.share, 3),
-                    "–" if reading.chosen is None else number(reading.chosen.chance, 3),
+                    "–" if module.basis is None else number(module.basis.share, 3),
+                    "–" if module.basis is None else number(module.basis.chance, 3),
                     "–" if best is None else str(best.feature),
                     "–" if best is None else number(best.share, 3),
                     number(reading.chance_best, 3),
@@ -69,7 +69,7 @@ def print_reading(found: AdapterReading) -> None:
             )
     say(f"{printable(found.adapter)}: route {found.route}")
     print_table(
-        ("block", "module", "norm", "in span", "chance", "best", "share", "chance", "explanation"),
+        ("block", "module", "norm", "in basis", "chance", "best", "share", "chance", "explanation"),
         rows,
         numbers=(0, 2, 3, 4, 5, 6, 7),
     )
@@ -79,7 +79,8 @@ def print_reading(found: AdapterReading) -> None:
         note("no SAE reads the stream that these modules read or write: name one with --sae")
     note(
         "norm: Frobenius norm of the change\n"
-        "in span: share of it in the span of the features that shaped the adapter\n"
+        "in basis: share of it in the basis that it began with, of the stream that it reads or "
+        "writes\n"
         "share: along the feature that holds most of it; chance: of random directions instead"
     )
 
