@@ -89,48 +89,55 @@ def plain_texts(texts: Sequence[str], model: LanguageModel, *, chat: bool) -> li
 
 def pooled(
     model: LanguageModel,
-    sae: SparseAutoencoder,
+    saes: Sequence[SparseAutoencoder],
     texts: Sequence[TokenizedText],
     *,
     prepend_bos: bool,
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
     """Mean hidden state and mean feature activations of each text, over its content tokens.
 
     An activation is given as the length of what the feature adds to the stream, activation times
     the norm of its decoder row: SAEs differ in how they share that out, and features that do the
     same count the same. Attention sinks are left out, as in the ranking. The mean over tokens is
-    our choice.
+    our choice. The model reads the texts once for all SAEs.
 
     Args:
         model: the language model.
-        sae: checked to fit it.
+        saes: checked to fit it, in memory together.
         texts: of this module.
         prepend_bos: whether they are to begin with BOS.
 
     Returns:
-        [texts, d_model] at the SAE's hook point, and [texts, features].
+        For each SAE [texts, d_model] at its hook point, and [texts, features].
 
     Raises:
         AlignmentError: a text has no token that counts.
-        ModelError: the model lacks the hook point.
+        ModelError: the model lacks a hook point.
     """
     named = [replace(text, document=str(number)) for number, text in enumerate(texts)]
-
-    def batches() -> list:
-        return list(model.batches(named, prepend_bos=prepend_bos))
-
-    point = sae.hook_point
-    thresholds = model.sink_thresholds(batches(), [point])
-    lengths = sae.decoder_rows.norm(dim=-1)
-    hidden = np.zeros((len(named), sae.decoder_directions.shape[1]), np.float32)
-    activations = np.zeros((len(named), sae.width), np.float32)
-    for batch in batches():
-        found, content = model.observe(batch, [point], thresholds)[point]
-        for row, text in enumerate(batch.texts):
-            x = found[row][content[row]].float()
-            if not len(x):
-                raise AlignmentError(f"text {int(text.document) + 1} has no token that counts")
-            place = int(text.document)
-            hidden[place] = x.mean(0).cpu().numpy()
-            activations[place] = (sae.encode(x).float().mean(0) * lengths).cpu().numpy()
-    return hidden, activations
+    points = list(dict.fromkeys(sae.hook_point for sae in saes))
+    thresholds = model.sink_thresholds(model.batches(named, prepend_bos=prepend_bos), points)
+    lengths = [sae.decoder_rows.norm(dim=-1) for sae in saes]
+    pools = [
+        (
+            np.zeros((len(named), sae.decoder_directions.shape[1]), np.float32),
+            np.zeros((len(named), sae.width), np.float32),
+        )
+        for sae in saes
+    ]
+    for batch in model.batches(named, prepend_bos=prepend_bos):
+        observed = model.observe(batch, points, thresholds)
+        for sae, length, (hidden, activations) in zip(saes, lengths, pools, strict=True):
+            found, content = observed[sae.hook_point]
+            sizes = content.sum(dim=1).tolist()
+            # All tokens of the batch at once, for a GPU is slow on few.
+            states = found[content].float()
+            encoded = sae.encode(states).float()
+            parts = zip(batch.texts, states.split(sizes), encoded.split(sizes), strict=True)
+            for text, state, codes in parts:
+                place = int(text.document)
+                if not len(state):
+                    raise AlignmentError(f"text {place + 1} has no token that counts")
+                hidden[place] = state.mean(0).cpu().numpy()
+                activations[place] = (codes.mean(0) * length).cpu().numpy()
+    return pools

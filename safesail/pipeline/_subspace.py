@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from safesail.alignment._contrast import Contrast
     from safesail.alignment._reduce import Reducer
     from safesail.alignment._routes import Route
-    from safesail.language_model import LanguageModel
     from safesail.sparse_autoencoder import SparseAutoencoder
 
 ROUTES = (
@@ -124,53 +123,95 @@ def pool_layers(
     """
     from safesail.alignment import stream_site
 
-    model = workspace.model
     found: dict[int, PooledLayer] = {}
     ranked = {row["sae"]: row for row in rows_of(workspace.study.rankings, RANKINGS)}
-    for name in saes_of(workspace, saes):
-        sae = workspace.load_sae(name)
-        if sae.hook_point != sae.output_hook_point:
-            raise AlignmentError(
-                f"{name} is a transcoder: what it reads is not what it writes; name an SAE"
+    taken: dict[int, str] = {}
+    for group in _groups(workspace, saes_of(workspace, saes), data, settings, taken):
+        for sae, both in zip(group, _pooled(workspace, group, data, settings), strict=True):
+            stream, writers_only = stream_site(sae.hook_point)
+            explanations = best_explanations(workspace, sae.name)
+            among = features_of(sae.name, explanations, settings.concepts)
+            decoder = sae.decoder_directions.cpu().numpy()
+            advice = None
+            try:
+                advice = _advice(both, decoder, ranked.get(sae.name, {}), settings, among)
+            except AlignmentError as error:
+                workspace.tell(f"{sae.name}: no advice on the route: {error}")
+            found[stream] = PooledLayer(
+                sae.name,
+                sae.fingerprint,
+                sae.hook_point,
+                decoder,
+                stream,
+                writers_only,
+                both,
+                explanations,
+                advice,
             )
-        stream, writers_only = stream_site(sae.hook_point)
-        if stream in found:
-            raise AlignmentError(
-                f"{found[stream].sae} and {name} belong to the same state of the residual "
-                "stream: name one of them with --sae"
-            )
-        for warning in sae.warnings:
-            workspace.tell(f"{name}: {warning}")
-        explanations = best_explanations(workspace, name)
-        among = features_of(name, explanations, settings.concepts)
-        both = _pooled(model, sae, data, settings)
-        decoder = sae.decoder_directions.cpu().numpy()
-        advice = None
-        try:
-            advice = _advice(both, decoder, ranked.get(name, {}), settings, among)
-        except AlignmentError as error:
-            workspace.tell(f"{name}: no advice on the route: {error}")
-        found[stream] = PooledLayer(
-            name,
-            sae.fingerprint,
-            sae.hook_point,
-            decoder,
-            stream,
-            writers_only,
-            both,
-            explanations,
-            advice,
-        )
     return [found[stream] for stream in sorted(found)]
 
 
+def _groups(
+    workspace: Workspace,
+    names: Sequence[str],
+    data: ContrastData,
+    settings: SubspaceSettings,
+    taken: dict[int, str],
+) -> Iterator[list[SparseAutoencoder]]:
+    """SAEs that read the texts alike and fit in memory together."""
+    from safesail.sparse_autoencoder import memory_limit
+
+    limit = memory_limit(workspace.model.device)
+    group: list[SparseAutoencoder] = []
+    held = 0.0
+    for name in names:
+        sae = _checked(workspace, name, settings, taken)
+        size = 4.0 * sae.width * (sae.d_in + sae.d_out)
+        # Answers begin as the chat template has them, whatever the SAE was trained on.
+        alike = data.over == "response" or not group or sae.prepend_bos == group[0].prepend_bos
+        if group and (held + size > limit or not alike):
+            yield group
+            group, held = [], 0.0
+        group.append(sae)
+        held += size
+    yield group
+
+
+def _checked(
+    workspace: Workspace, name: str, settings: SubspaceSettings, taken: dict[int, str]
+) -> SparseAutoencoder:
+    """An SAE that a subspace can be made of; `taken` has those of other states by then."""
+    from safesail.alignment import stream_site
+
+    sae = workspace.load_sae(name)
+    if sae.hook_point != sae.output_hook_point:
+        raise AlignmentError(
+            f"{name} is a transcoder: what it reads is not what it writes; name an SAE"
+        )
+    stream, _ = stream_site(sae.hook_point)
+    if stream in taken:
+        raise AlignmentError(
+            f"{taken[stream]} and {name} belong to the same state of the residual stream: name one "
+            "of them with --sae"
+        )
+    taken[stream] = name
+    for warning in sae.warnings:
+        workspace.tell(f"{name}: {warning}")
+    features_of(name, best_explanations(workspace, name), settings.concepts)
+    return sae
+
+
 def _pooled(
-    model: LanguageModel, sae: SparseAutoencoder, data: ContrastData, settings: SubspaceSettings
-) -> ContrastTexts:
+    workspace: Workspace,
+    saes: Sequence[SparseAutoencoder],
+    data: ContrastData,
+    settings: SubspaceSettings,
+) -> list[ContrastTexts]:
     """Both sides, read as one so that what counts as an attention sink is the same for both."""
     from safesail.alignment import ContrastTexts
     from safesail.alignment._pooling import plain_texts, pooled, response_texts
 
+    model = workspace.model
     examples = [*data.aligned, *data.unaligned]
     if data.over == "response":
         most = min(settings.max_tokens, model.context_size)
@@ -178,12 +219,14 @@ def _pooled(
     else:
         chat = bool(model.tokenizer.chat_template)
         texts = plain_texts([one.prompt for one in examples], model, chat=chat)
-        with_bos = sae.prepend_bos
-    hidden, activations = pooled(model, sae, texts, prepend_bos=with_bos)
+        with_bos = saes[0].prepend_bos
     first = len(data.aligned)
-    return ContrastTexts(
-        hidden[:first], hidden[first:], activations[:first], activations[first:], data.paired
-    )
+    return [
+        ContrastTexts(
+            hidden[:first], hidden[first:], activations[:first], activations[first:], data.paired
+        )
+        for hidden, activations in pooled(model, saes, texts, prepend_bos=with_bos)
+    ]
 
 
 def make_subspace(

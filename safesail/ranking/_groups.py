@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-
-import torch
 
 from safesail.corpus import Corpus
 from safesail.errors import CandidateError
@@ -18,7 +15,7 @@ from safesail.ranking._observe import Observation
 from safesail.ranking._texts import tokenize_pairs
 from safesail.ranking._wiring import Probe
 from safesail.reading import Reading
-from safesail.sparse_autoencoder import Candidate, SparseAutoencoder
+from safesail.sparse_autoencoder import Candidate, SparseAutoencoder, memory_limit
 from safesail.study import RankingSettings
 
 # Tokens whose activations are held at every hook point until attention sinks can be told.
@@ -92,7 +89,7 @@ def observe_candidates(
         InputError: the corpus is empty, or a pair's text has no tokens.
         StorageError: activations must be spooled and the disk has no room for them.
     """
-    limit = _memory_limit(model.device)
+    limit = memory_limit(model.device)
     groups, refused = _group(model, candidates, len(design.texts), corpus, settings, limit)
     yield from refused
     for group in groups:
@@ -219,10 +216,3 @@ def _load_again(candidate: Candidate, model: LanguageModel) -> SparseAutoencoder
         return _load(candidate, model)
     except CandidateError as error:  # its files changed since they were first read
         return Refused(candidate, str(error))
-
-
-def _memory_limit(device: str) -> float:
-    """Bytes that candidates may hold together: half of what the device has."""
-    if device.startswith("cuda"):
-        return torch.cuda.mem_get_info(device)[0] / 2
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2

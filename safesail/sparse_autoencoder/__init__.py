@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from safesail.sparse_autoencoder._directory import DirectoryEntry, directory
     from safesail.sparse_autoencoder._downloads import Downloads, pending_downloads
     from safesail.sparse_autoencoder._filters import SaeFilter
+    from safesail.sparse_autoencoder._memory import memory_limit
     from safesail.sparse_autoencoder._sparse_autoencoder import SparseAutoencoder
     from safesail.sparse_autoencoder._train import TrainedSae, TrainingStep, train_sae
     from safesail.sparse_autoencoder._train_architectures import untrained_sae
@@ -52,6 +53,7 @@ __all__ = [
     "convert",
     "directory",
     "find_candidates",
+    "memory_limit",
     "pending_downloads",
     "read_activations",
     "site_hook_point",
@@ -79,6 +81,7 @@ _HOMES = {
     "convert": "_convert",
     "directory": "_directory",
     "find_candidates": "_candidates",
+    "memory_limit": "_memory",
     "pending_downloads": "_downloads",
     "read_activations": "_train_data",
     "site_hook_point": "_train_recipe",

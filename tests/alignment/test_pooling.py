@@ -154,7 +154,7 @@ def test_pooled_states_are_the_mean_over_the_answer(
     sae = SparseAutoencoder.load(candidate, device="cpu")
     texts, with_bos = response_texts(EXAMPLES, model, max_tokens=128)
     assert with_bos == (not TEMPLATES[name])
-    hidden, _ = pooled(model, sae, texts, prepend_bos=with_bos)
+    ((hidden, _),) = pooled(model, [sae], texts, prepend_bos=with_bos)
     encoded = encode_examples(EXAMPLES, model.tokenizer, max_tokens=128).examples
     for row, (example, one) in enumerate(zip(EXAMPLES, encoded, strict=True)):
         ids = torch.tensor([one.token_ids])
@@ -175,10 +175,31 @@ def test_how_turns_end_changes_nothing(
     for end in ("", "<|end|>{{ '\\n' }}", "<|eos|>"):
         model = model_with(template(asked + end + "{% endif %}"))
         texts, with_bos = response_texts(EXAMPLES, model, max_tokens=128)
-        found.append(pooled(model, sae, texts, prepend_bos=with_bos))
+        found += pooled(model, [sae], texts, prepend_bos=with_bos)
     for hidden, activations in found[1:]:
         np.testing.assert_allclose(hidden, found[0][0], atol=1e-5)
         np.testing.assert_allclose(activations, found[0][1], atol=1e-5)
+
+
+def test_the_model_reads_once_for_all_saes(
+    model_with: Callable[[str], LanguageModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = model_with(TEMPLATES["a line's end"])
+    saes = []
+    for number, architecture in enumerate(("standard", "jumprelu", "topk")):
+        folder = models.random_sae(tmp_path / str(number), architecture)
+        (candidate,) = find_candidates([str(folder)], tmp_path)
+        saes.append(SparseAutoencoder.load(candidate, device="cpu"))
+    texts, with_bos = response_texts(EXAMPLES, model, max_tokens=128)
+    alone = [pooled(model, [sae], texts, prepend_bos=with_bos)[0] for sae in saes]
+    read: list[int] = []
+    observe = model.observe
+    monkeypatch.setattr(model, "observe", lambda *given: (read.append(1), observe(*given))[1])
+    together = pooled(model, saes, texts, prepend_bos=with_bos)
+    assert len(read) == len(list(model.batches(texts, prepend_bos=with_bos)))
+    for one, other in zip(together, alone, strict=True):
+        for found, expected in zip(one, other, strict=True):
+            np.testing.assert_array_equal(found, expected)
 
 
 def test_answers_of_which_nothing_is_left_are_refused(
@@ -237,7 +258,7 @@ def test_how_activation_and_row_share_a_features_length_changes_nothing(
         assert sae.hook_point == PLACE
         texts = [response_texts(side, model, max_tokens=128) for side in sides]
         aligned, unaligned = (
-            pooled(model, sae, side, prepend_bos=with_bos)[1] for side, with_bos in texts
+            pooled(model, [sae], side, prepend_bos=with_bos)[0][1] for side, with_bos in texts
         )
         found.append((sae, aligned, unaligned))
     (first, *activations), (second, *again) = found

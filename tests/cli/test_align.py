@@ -102,6 +102,20 @@ def test_a_dry_run_shows_the_subspace_and_advises(study: Path, texts: Path, run:
     assert contents(study) == before
 
 
+def test_saes_that_do_not_fit_in_memory_together_are_read_in_turn(
+    study: Path, texts: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for limit in (1e12, 1.0):
+        monkeypatch.setattr(
+            "safesail.sparse_autoencoder._memory.memory_limit", lambda _, n=limit: n
+        )
+        code, out, err = run(*aligning(study, texts, "--dry-run", "--json"))
+        assert code == 0, err
+        found.append(json.loads(out))
+    assert found[0] == found[1]
+
+
 def test_an_adapter_is_trained_saved_and_refused_a_second_time(
     study: Path, texts: Path, run: Run, adapter: Callable[[Run], Path]
 ) -> None:

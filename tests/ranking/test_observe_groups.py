@@ -100,7 +100,7 @@ def test_from_disk_one_by_one_gives_the_same_numbers(
 ) -> None:
     together = observe(llama, candidates)
     passes = forward_passes()
-    monkeypatch.setattr("safesail.ranking._groups._memory_limit", lambda device: 1.0)
+    monkeypatch.setattr("safesail.ranking._groups.memory_limit", lambda device: 1.0)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     one_by_one = observe(llama, candidates)
@@ -171,7 +171,7 @@ def test_a_transcoder_is_measured_by_what_it_rebuilds(
 def test_a_full_disk_is_said_before_anything_is_written(
     llama: LanguageModel, candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("safesail.ranking._groups._memory_limit", lambda device: 1.0)
+    monkeypatch.setattr("safesail.ranking._groups.memory_limit", lambda device: 1.0)
     usage = SimpleNamespace(free=300_000)
     monkeypatch.setattr("safesail.ranking._activations.shutil.disk_usage", lambda path: usage)
     made: list[str] = []
