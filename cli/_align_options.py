@@ -82,6 +82,7 @@ def subspace_settings(
     over: Over,
     max_tokens: int,
     seed: int = 0,
+    route: str = "sae",
 ) -> SubspaceSettings:
     """How a subspace is found, by the options above.
 
@@ -93,6 +94,10 @@ def subspace_settings(
     if from_explanations and not concepts:
         raise typer.BadParameter(
             "name the concepts with --concept", param_hint="--from-explanations"
+        )
+    if from_explanations and route not in ("sae", "shuffled_labels"):
+        raise typer.BadParameter(
+            f"the route {route} chooses no features", param_hint="--from-explanations"
         )
     if concepts and not from_explanations and over is not Over.PAIRS:
         raise typer.BadParameter(

@@ -127,6 +127,8 @@ def compare(
     if benign is not None:
         wanted = mix(wanted, read_examples(source_of(benign), Path()), benign_share)
     folder = output or opened.folder / "comparison"
+    if any((folder / name).exists() for name in ("adapter_config.json", "safesail.toml")):
+        raise typer.BadParameter(f"{folder} holds something else", param_hint="--output")
     names = names_in(methods) if methods else list(METHODS)
     comparison = ComparisonSettings(
         rank=rank,

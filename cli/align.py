@@ -136,6 +136,10 @@ def align(
       safesail align inspect adapters/first
     """
     if context.invoked_subcommand is not None:
+        if study != Path():
+            raise typer.BadParameter(
+                f"give it after {context.invoked_subcommand}", param_hint="--study"
+            )
         return
     from safesail.alignment import TrainingOptions, mix, read_examples
     from safesail.pipeline import (
@@ -158,7 +162,10 @@ def align(
         over=over,
         max_tokens=max_tokens,
         seed=seed,
+        route=route.value,
     )
+    if not learning_rate > 0:
+        raise typer.BadParameter("give a positive number", param_hint="--learning-rate")
     opened = Study.open(study)
     folder = output or opened.folder / "adapters" / "sails"
     if not dry_run:
@@ -213,11 +220,18 @@ def align(
         print_json(alignment_json(found))
         return
     assert found.trained is not None
-    first, last = found.trained.loss[0].loss, found.trained.loss[-1].loss
+    trained = found.trained
+    first, last = trained.loss[0].loss, trained.loss[-1].loss
     say(
-        f"trained on {found.trained.examples} examples for {len(found.trained.loss)} steps in "
-        f"{found.trained.seconds:.0f} s: loss {first:.2f} at first, {last:.2f} in the end"
+        f"trained on {trained.examples} examples for {len(trained.loss)} steps in "
+        f"{trained.seconds:.0f} s: loss {first:.2f} at first, {last:.2f} in the end"
     )
+    if trained.cut or trained.left_out:
+        note(
+            f"{trained.cut} answers lost their end and {trained.left_out} prompts left no room for "
+            f"one within {max_tokens} tokens: a model learns from the former not to end; allow "
+            "more with --max-tokens"
+        )
     note(f"written: {folder} (adapter, provenance, loss.csv, loss.png, subspace/)")
     note(f"next: safesail evaluate PROMPTS --adapter {folder}, safesail align inspect {folder}")
 

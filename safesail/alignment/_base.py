@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safesail.alignment._quiet import quiet
 from safesail.alignment._sites import check_modules
-from safesail.errors import AlignmentError, ModelError
+from safesail.errors import AlignmentError, ModelError, StorageError
 
 if TYPE_CHECKING:
     from safesail.language_model import LanguageModel
@@ -25,7 +27,7 @@ class Base:
         device: where it runs.
         dtype: torch's name of its precision.
         tokenizer: of transformers.
-        fingerprint: changes when the model's files do.
+        fingerprint: of the model, as other results of the study have it.
     """
 
     name: str
@@ -46,6 +48,27 @@ class Base:
             model.tokenizer,
             model.fingerprint,
         )
+
+    @cached_property
+    def digest(self) -> str:
+        """Changes with all that decides what it answers: every byte of weights, tokenizer, chat
+        template and settings.
+
+        Raises:
+            StorageError: a file cannot be read.
+        """
+        if self.folder is None:
+            return self.fingerprint  # of the hub: its commit
+        found = hashlib.sha256()
+        try:
+            for path in sorted(self.folder.iterdir()):
+                if path.is_file():
+                    with path.open("rb") as file:
+                        content = hashlib.file_digest(file, "sha256").hexdigest()
+                    found.update(f"{path.name}\0{content}\0".encode())
+        except OSError as error:
+            raise StorageError(f"could not read {error.filename}: {error.strerror}") from error
+        return found.hexdigest()[:16]
 
     def check_adaptable(self, modules: Sequence[str]) -> None:
         """That the model has modules to adapt and a precision to train in, before it is loaded.

@@ -14,6 +14,7 @@ from safesail.alignment._generation import ModelAnswers
 from safesail.alignment._kept import KEPT, KeptAnswers, digest
 from safesail.alignment._prompts import check_prompts, check_unseen, prompt_digest
 from safesail.alignment._runs import (
+    FULL,
     Beginning,
     ComparisonSettings,
     Run,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from safesail.judging import Judge
 
 BASE, LORA = "base", "lora"
+ADAPTERS = "adapters"
 _CHOOSING_PART = 3
 """One prompt in so many chooses learning rates: our choice."""
 _WORK = ".work"
@@ -47,6 +49,8 @@ class Comparison:
         diverged: rates, by method, at which the loss of some seed's training did not stay finite;
             a method that has no other rate is in no table.
         parameters: trained, by method.
+        directions: by method, the directions of its own in each basis; what is missing to
+            the rank was filled up with random ones.
         against: the method that the others are compared with: plain LoRA, or else the first.
     """
 
@@ -55,6 +59,7 @@ class Comparison:
     learning_rates: Mapping[str, float]
     diverged: Mapping[str, tuple[float, ...]]
     parameters: Mapping[str, int]
+    directions: Mapping[str, tuple[int, ...]]
     against: str
 
 
@@ -90,6 +95,7 @@ def compare(
     settings: ComparisonSettings,
     *,
     model: Mapping[str, Any],
+    about: Mapping[str, Any] | None = None,
     judge: Judge | None = None,
     texts: Sequence[str] = (),
     progress: Callable[[Iterable, str], Iterable] = lambda items, label: items,
@@ -100,7 +106,9 @@ def compare(
     balanced score; the figures are of the others. Without a judge, refusal rules score. Answers are
     kept in `folder`/kept as they come, and a training goes on from its last checkpoint, so the same
     call after a kill goes on where it was, and one with more methods, seeds, rates or prompts
-    trains and asks what is new alone.
+    trains and asks what is new alone. Trained adapters are kept in `folder`/adapters. At rates that
+    were not chosen only the choosing prompts are answered, but by full fine-tuning, whose weights
+    are not kept.
 
     Args:
         load_base: gives the base model anew, for training changes what it is given.
@@ -112,6 +120,7 @@ def compare(
         settings: how all are trained.
         model: what the base is, as JSON; with a method's key and the settings it tells answers
             apart.
+        about: what the provenance of each adapter says beside its options, as JSON.
         judge: who grades.
         texts: held-out texts, for perplexity.
         progress: wraps an iterable with a label.
@@ -136,11 +145,10 @@ def compare(
 
     def run_of(method: str, rate: float, seed: int) -> Run:
         def make() -> ModelAnswers:
-            trained = train_run(load_base(), tokenizer, methods[method].subspace, method, rate,
-                               seed, examples, work, settings)  # fmt: skip
-            size = sum(p.numel() for p in trained.parameters() if p.requires_grad)
-            kept.note(parameters=size)
-            return answers_of(trained)
+            start = methods[method].subspace
+            return answers_of(
+                train_run(load_base(), tokenizer, start, run, examples, settings, about or {})
+            )
 
         key = {
             **common,
@@ -151,9 +159,11 @@ def compare(
             "modules": sorted(set(settings.modules)),
             "options": {**asdict(settings.options), "learning_rate": rate, "seed": seed},
         }
-        work = folder / _WORK / digest(key)
+        name = digest(key)
         kept = KeptAnswers(folder / KEPT, key, make)
-        return Run(method, rate, seed, kept, work)
+        adapter = folder / ADAPTERS / f"{method}-{rate:g}-{seed}-{name[:8]}"
+        run = Run(method, rate, seed, kept, folder / _WORK / name, adapter)
+        return run
 
     asked = [one.prompt for one in prompts]
     base = KeptAnswers(folder / KEPT, common, lambda: answers_of(load_base()))
@@ -165,7 +175,10 @@ def compare(
         for seed in settings.seeds
     ]
     for run in progress(runs, "training"):
-        complete(run, asked, texts)
+        if several and run.method != FULL:
+            complete(run, [one.prompt for one in choosing], ())
+        else:
+            complete(run, asked, texts)
     with contextlib.suppress(OSError):  # another comparison's training may be left in it
         (folder / _WORK).rmdir()
     diverged = {(run.method, run.rate) for run in runs if "diverged" in run.kept.facts}
@@ -179,10 +192,11 @@ def compare(
     if several:
         tried = evaluate(choosing, [run.system for run in finite], judge=judge, progress=progress)
     chosen = _best_rates(finite, tried)
+    best = [run for run in finite if run.rate == chosen[run.method]]
+    for run in progress(best, "answering prompts"):
+        complete(run, asked, texts)
     systems = [System(BASE, base)]
-    systems += [
-        System(run.method, run.kept, run.seed) for run in finite if run.rate == chosen[run.method]
-    ]
+    systems += [System(run.method, run.kept, run.seed) for run in best]
     return Comparison(
         evaluate(reported, systems, judge=judge, texts=texts, progress=progress),
         tried,
@@ -193,6 +207,11 @@ def compare(
             if any(m == method for m, _ in diverged)
         },
         {run.method: run.kept.facts["parameters"] for run in finite},
+        {
+            run.method: tuple(run.kept.facts["directions"])
+            for run in finite
+            if "directions" in run.kept.facts
+        },
         LORA if LORA in chosen else next(iter(chosen)),
     )
 

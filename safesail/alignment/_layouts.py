@@ -114,3 +114,27 @@ def layout_of(kind: str) -> Sequence[Place]:
             f"adapters are not known for models of type {kind!r}: known are {', '.join(_LAYOUTS)}"
         )
     return _LAYOUTS[kind]
+
+
+def check_served(
+    hook_point: str, stream: int, modules: Sequence[str], *, blocks: int, writers_only: bool
+) -> None:
+    """That a basis at a state of the residual stream serves a module that is to be adapted.
+
+    Args:
+        hook_point: where the basis is found.
+        stream: the state: k is what block k reads, and what block k - 1 wrote.
+        modules: roles.
+        blocks: of the model.
+        writers_only: the basis says nothing of modules that read.
+
+    Raises:
+        AlignmentError: it serves none.
+    """
+    writers = stream > 0 and bool({"o", "down"} & set(modules))
+    readers = stream < blocks and not writers_only and bool(set(modules) - {"o", "down"})
+    if not (writers or readers):
+        raise AlignmentError(
+            f"no module chosen reads or writes {hook_point}: adapt others (--modules), or use an "
+            "SAE at the residual stream of a block in between"
+        )

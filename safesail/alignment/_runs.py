@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -66,6 +66,7 @@ class Run(NamedTuple):
         seed: of the training, and of what is drawn.
         kept: its answers, given once they are asked for.
         work: folder of its checkpoints.
+        adapter: folder of its adapter; full fine-tuning has none, for its weights are not kept.
     """
 
     method: str
@@ -73,6 +74,7 @@ class Run(NamedTuple):
     seed: int
     kept: KeptAnswers
     work: Path
+    adapter: Path
 
     @property
     def system(self) -> System:
@@ -99,23 +101,29 @@ def train_run(
     base: Any,
     tokenizer: Any,
     subspace_for: Callable[[int], Subspace] | None,
-    method: str,
-    rate: float,
-    seed: int,
+    run: Run,
     examples: Sequence[Example],
-    work: Path,
     settings: ComparisonSettings,
+    about: Mapping[str, Any],
 ) -> Any:
-    """A base trained by a method, ready to answer; an interrupted training goes on.
+    """A base trained by a method, ready to answer.
+
+    An adapter that was saved is loaded, an interrupted training goes on.
 
     Raises:
-        SafesailError: see `make_adapter`, `make_plain_adapter` and `fit`.
+        SafesailError: see `make_adapter`, `make_plain_adapter`, `load_adapter` and `fit`.
     """
     from safesail.alignment._adapter import make_adapter, make_plain_adapter
     from safesail.alignment._fill import fill_subspace
+    from safesail.alignment._saving import load_adapter, save_adapter
+    from safesail.alignment._subspace import SUBSPACE_FOLDER
     from safesail.alignment._training import fit
 
+    if run.adapter.exists():
+        return load_adapter(base, run.adapter).eval()
+    method, seed = run.method, run.seed
     common: dict[str, Any] = {"modules": settings.modules, "rank": settings.rank, "seed": seed}
+    files: dict[str, bytes] = {}
     own = base.dtype
     if method == FULL:
         # In bfloat16 small updates of large weights round to nothing; adapters are in float32.
@@ -129,13 +137,20 @@ def train_run(
         # without a basis get the nearest one, or a random one where none serves them, so that every
         # first factor of every method has the same length, which by itself decides how fast it
         # learns.
-        filled = fill_subspace(subspace_for(seed), settings.rank, seed=seed)
+        found = subspace_for(seed)
+        filled = fill_subspace(found, settings.rank, seed=seed)
+        run.kept.note(directions=[layer.rank for layer in found.layers])
+        files = {f"{SUBSPACE_FOLDER}/{name}": content for name, content in filled.files().items()}
         model = make_adapter(base, filled, uncovered="nearest", match_norm=True, **common)
-    rate = own_rate(method, rate)
-    options = replace(settings.options, learning_rate=rate, seed=seed)
-    fit(model, tokenizer, examples, work, options=options)
+    options = replace(settings.options, learning_rate=own_rate(method, run.rate), seed=seed)
+    fit(model, tokenizer, examples, run.work, options=options)
+    size = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    run.kept.note(parameters=size)
     if method == FULL:
         model = model.to(own)
+    else:
+        training = {**about, **asdict(options)}
+        save_adapter(model, run.adapter, training=training, files=files)
     return model.eval()
 
 

@@ -37,7 +37,7 @@ def save_adapter(
         model: of `make_adapter`, `make_plain_adapter` or `load_adapter`.
         folder: that `PeftModel.from_pretrained` will read.
         training: how it was trained, as JSON; what the provenance has already stays without it.
-        files: what else goes into the folder, by name.
+        files: what else goes into the folder, by name; a name may lie in a folder of its own.
         overwrite: replace what is there.
 
     Raises:
@@ -201,7 +201,9 @@ def _settle(folder: Path) -> None:
     """Make files ordinary and durable before a rename makes them count."""
     # safetensors makes files that only their owner may read.
     mode = (folder / "adapter_config.json").stat().st_mode
-    for path in folder.iterdir():
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            continue
         path.chmod(mode)
         with path.open("rb") as file:
             os.fsync(file.fileno())

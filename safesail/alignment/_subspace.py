@@ -16,6 +16,8 @@ from safesail.tables import write_bytes
 
 TENSORS_FILE = "subspace.safetensors"
 DESCRIPTION_FILE = "subspace.json"
+SUBSPACE_FOLDER = "subspace"
+"""Folder of an adapter's subspace in its own."""
 VERSION = 1
 
 
@@ -106,9 +108,16 @@ class Subspace:
         Raises:
             StorageError: the disk is full or the folder not writable.
         """
+        for name, content in self.files().items():
+            write_bytes(folder / name, content)
+
+    def files(self) -> dict[str, bytes]:
+        """What `save` writes, by name."""
         tensors = self._tensors()
-        write_bytes(folder / TENSORS_FILE, tensors)
-        write_bytes(folder / DESCRIPTION_FILE, self._description(tensors).encode())
+        return {
+            TENSORS_FILE: tensors,
+            DESCRIPTION_FILE: self._description(tensors).encode(),
+        }
 
     @classmethod
     def load(cls, folder: Path) -> Subspace:

@@ -91,6 +91,7 @@ def train_adapter(
     options: TrainingOptions | None = None,
     overwrite: bool = False,
     about: Mapping[str, Any] | None = None,
+    files: Mapping[str, bytes] | None = None,
     watch: Callable[[LossPoint, int], None] | None = None,
 ) -> Trained:
     """Train an adapter and save it with its loss curve, `loss.csv` and `loss.png`.
@@ -108,6 +109,7 @@ def train_adapter(
         overwrite: replace an adapter that is there, and begin anew where a training with other
             settings was interrupted.
         about: what else the provenance says of the training, as JSON.
+        files: what else goes into the folder, by name.
         watch: called with each step and the number of steps.
 
     Raises:
@@ -132,8 +134,12 @@ def train_adapter(
         "left_out": trained.left_out,
         "last_loss": trained.loss[-1].loss,
     }
-    files = {LOSS_TABLE: loss_csv(trained.loss), LOSS_FIGURE: plot_loss(trained.loss)}
-    save_adapter(model, folder, training=record, files=files, overwrite=overwrite)
+    written = {
+        LOSS_TABLE: loss_csv(trained.loss),
+        LOSS_FIGURE: plot_loss(trained.loss),
+        **(files or {}),
+    }
+    save_adapter(model, folder, training=record, files=written, overwrite=overwrite)
     shutil.rmtree(work, ignore_errors=True)
     return trained
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safesail.errors import InputError
+from safesail.pipeline._lock import alone
 from safesail.pipeline._subspace import (
     ContrastData,
     PooledLayer,
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from safesail.alignment import Example, LossPoint, Subspace, Trained, TrainingOptions
     from safesail.alignment._routes import Route
 
-SUBSPACE_FOLDER = "subspace"
 ATTENTION = ("q", "k", "v", "o")
 """Modules that are adapted by default."""
 _HUB = "hub:"
@@ -50,12 +50,14 @@ class Alignment:
     Attributes:
         subspace: the subspace.
         layers: what it was found in, with the advice on the route.
+        contrast_prompts: digests of the prompts that were contrasted.
         folder: of the adapter; None where nothing was trained.
         trained: the training; None alike.
     """
 
     subspace: Subspace
     layers: tuple[PooledLayer, ...]
+    contrast_prompts: frozenset[str]
     folder: Path | None = None
     trained: Trained | None = None
 
@@ -89,12 +91,14 @@ def read_data(
         concepts: whose pairs; all by default.
 
     Raises:
-        InputError: a file is missing or malformed, there is nothing to contrast, or a concept has
-            no pairs.
+        InputError: a file is missing or malformed, both sides are the same, both options name
+            what is not wanted, or a concept has no pairs.
     """
     from safesail.alignment import Example, read_examples
 
     here = Path()
+    if over == "pairs" and unaligned is not None:
+        raise InputError("--over pairs contrasts the study's pairs: leave --unaligned out")
     wanted = read_examples(source_of(data), here)
     if over == "pairs":
         pairs = Workspace(study, False, no_progress).concepts.pairs
@@ -118,7 +122,14 @@ def read_data(
         others = read_examples(source_of(data), here, answer_column="unaligned")
     # Prompts of two files may come in any order: only answers to the same prompts are pairs.
     paired = [one.prompt for one in wanted] == [one.prompt for one in others]
-    if over == "prompt" and paired:
+    if sorted(wanted) == sorted(others):
+        raise InputError(
+            "aligned and unaligned answers are the same: give answers that are not wanted in the "
+            "column `unaligned`, or with --unaligned"
+        )
+    if over == "prompt" and sorted(one.prompt for one in wanted) == sorted(
+        one.prompt for one in others
+    ):
         raise InputError(
             "both sides have the same prompts: contrast their answers (--over response), or give "
             "a file of other prompts with --unaligned"
@@ -158,9 +169,9 @@ def find_subspace(
     workspace = Workspace(study, False, no_progress, approve, tell)
     settings = settings or SubspaceSettings()
     Base.of(workspace.model).check_adaptable(modules)
-    layers = pool_layers(workspace, saes, contrast, settings)
+    layers = pool_layers(workspace, saes, contrast, settings, modules=modules)
     subspace = make_subspace(workspace, layers, settings, route, tell=tell)
-    return Alignment(subspace, tuple(layers))
+    return Alignment(subspace, tuple(layers), contrast.prompt_digests())
 
 
 def train_in(
@@ -195,6 +206,7 @@ def train_in(
     from safesail.alignment._base import Base
     from safesail.alignment._prompts import prompt_digest
     from safesail.alignment._saving import check_free
+    from safesail.alignment._subspace import SUBSPACE_FOLDER
 
     check_free(folder, overwrite=overwrite)
     adapter = adapter or AdapterSettings()
@@ -211,18 +223,26 @@ def train_in(
         basis="frozen" if adapter.frozen else "trainable",
         seed=settings.seed,
     )
-    trained = train_adapter(
-        model,
-        base.tokenizer,
-        examples,
-        folder,
-        options=options,
-        overwrite=overwrite,
-        about={"prompts": sorted({prompt_digest(one.prompt) for one in examples})},
-        watch=watch,
-    )
-    alignment.subspace.save(folder / SUBSPACE_FOLDER)
-    return Alignment(alignment.subspace, alignment.layers, folder, trained)
+    prompts = {prompt_digest(one.prompt) for one in examples}
+    found = {
+        f"{SUBSPACE_FOLDER}/{name}": content for name, content in alignment.subspace.files().items()
+    }
+    with alone(folder.parent / f".{folder.name}.training"):
+        trained = train_adapter(
+            model,
+            base.tokenizer,
+            examples,
+            folder,
+            options=options,
+            overwrite=overwrite,
+            about={
+                "prompts": sorted(prompts),
+                "contrast_prompts": sorted(alignment.contrast_prompts - prompts),
+            },
+            files=found,
+            watch=watch,
+        )
+    return replace(alignment, folder=folder, trained=trained)
 
 
 def _is_within(concept: str, name: str) -> bool:

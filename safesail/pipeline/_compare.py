@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from safesail.errors import InputError
 from safesail.pipeline._evaluate import read_texts
+from safesail.pipeline._explained import features_of
 from safesail.pipeline._judging import judge_of
+from safesail.pipeline._lock import alone
 from safesail.pipeline._subspace import (
     ROUTES,
     ContrastData,
@@ -76,35 +78,59 @@ def compare_in(
     Raises:
         SafesailError: see `safesail.errors`.
     """
-    from safesail.alignment import check_comparison, compare, read_prompts, write_evaluation
+    from safesail.alignment import (
+        check_comparison,
+        compare,
+        encode_examples,
+        read_prompts,
+        write_evaluation,
+    )
     from safesail.alignment._base import Base
+    from safesail.alignment._prompts import check_unseen, prompt_digest
 
     unknown = [name for name in methods if name not in METHODS]
     if unknown:
         raise InputError(f"no method {unknown[0]!r}; there are {', '.join(METHODS)}")
     asked = read_prompts(prompts)
     check_comparison(methods, examples, asked, comparison)
+    check_unseen(asked, contrast.prompt_digests(), "the contrast, which chooses the subspace,")
     held_out = read_texts(texts) if texts else []
     judge = judge_of(study, budget=budget)
     workspace = Workspace(study, False, no_progress, approve, tell)
     base = Base.of(workspace.model)
+    most = min(comparison.options.max_tokens, workspace.model.context_size)
+    encoded = encode_examples(examples, base.tokenizer, max_tokens=most)
+    if encoded.cut or encoded.left_out:
+        tell(
+            f"{encoded.cut} of {len(examples)} answers lose their end and {encoded.left_out} "
+            f"prompts leave no room for one within {most} tokens: allow more with --max-tokens"
+        )
     base.check_adaptable(comparison.modules)
-    layers = pool_layers(workspace, saes, contrast, subspace)
+    layers = pool_layers(
+        workspace, saes, contrast, subspace, modules=comparison.modules, advise=False
+    )
     workspace.release_model()
     key = _key(contrast, layers, subspace)
-    found = compare(
-        base.load,
-        base.tokenizer,
-        {name: _beginning(workspace, layers, subspace, name, key, tell) for name in methods},
-        examples,
-        asked,
-        folder,
-        comparison,
-        model={"model": base.fingerprint, "dtype": base.dtype},
-        judge=judge,
-        texts=held_out,
-        progress=progress,
-    )
+    trainings = len(methods) * len(comparison.learning_rates) * len(comparison.seeds)
+    tell(f"{trainings} trainings; what was trained and answered before is not done again")
+    with alone(folder / ".work"):
+        found = compare(
+            base.load,
+            base.tokenizer,
+            {name: _beginning(workspace, layers, subspace, name, key, tell) for name in methods},
+            examples,
+            asked,
+            folder,
+            comparison,
+            model={"model": base.digest, "dtype": base.dtype},
+            about={
+                "prompts": sorted({prompt_digest(one.prompt) for one in examples}),
+                "contrast_prompts": sorted(contrast.prompt_digests()),
+            },
+            judge=judge,
+            texts=held_out,
+            progress=progress,
+        )
     for method, rates in found.diverged.items():
         if method not in found.learning_rates:
             tell(f"{method}: its loss did not stay finite at any learning rate; it is in no table")
@@ -117,6 +143,7 @@ def compare_in(
         "learning_rates": dict(found.learning_rates),
         "diverged": {method: list(rates) for method, rates in found.diverged.items()},
         "parameters": dict(found.parameters),
+        "directions": {method: list(own) for method, own in found.directions.items()},
         "choosing_prompts": len(found.choosing.prompts) if found.choosing else 0,
         "rank": comparison.rank,
         "modules": list(comparison.modules),
@@ -153,6 +180,17 @@ def comparison_notes(found: Comparison, settings: ComparisonSettings) -> list[st
         f"{method}: its loss did not stay finite at {', '.join(f'{rate:g}' for rate in rates)}"
         for method, rates in found.diverged.items()
     ]
+    for method, own in found.directions.items():
+        if min(own) < settings.rank:
+            told = ", ".join(map(str, sorted(set(own))))
+            lines.append(
+                f"{method}: {told} of {settings.rank} directions are its own, the others random"
+            )
+    if len(found.learning_rates) > 2:
+        lines.append(
+            "intervals are of one comparison each: of twenty that know no difference about one "
+            "leaves 0 out"
+        )
     if found.choosing is not None:
         grader = found.choosing.graders[0]
         lines.append(
@@ -174,6 +212,11 @@ def _key(
     return {
         "contrast": digest([sides, contrast.paired, contrast.over]),
         "saes": {layer.sae: layer.fingerprint for layer in layers},
+        # What explanations give to a concept changes with them.
+        "features": {
+            layer.sae: digest(features_of(layer.sae, layer.explanations, settings.concepts))
+            for layer in layers
+        },
         "subspace": asdict(settings),
     }
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safesail.errors import InputError, StorageError
-from safesail.pipeline._align import SUBSPACE_FOLDER
 from safesail.pipeline._explained import best_explanations, saes_of
 from safesail.pipeline._judging import judge_of
 from safesail.pipeline._workspace import (
@@ -122,6 +121,7 @@ def inspect_in(
     """
     from safesail.alignment import FeatureDirections, Subspace, inspect_adapter
     from safesail.alignment._base import Base
+    from safesail.alignment._subspace import SUBSPACE_FOLDER
 
     workspace = Workspace(study, False, no_progress, approve, tell)
     directions = []
@@ -176,7 +176,7 @@ def _systems(
             model.eval(), base.tokenizer, batch_size=batch_size, max_new_tokens=max_new_tokens
         )
 
-    common = {"model": base.fingerprint, "dtype": base.dtype, "max_new_tokens": max_new_tokens}
+    common = {"model": base.digest, "dtype": base.dtype, "max_new_tokens": max_new_tokens}
     systems = {BASE: KeptAnswers(folder / KEPT, common, lambda: answers_of(None))}
     for name, path in adapters.items():
         key = {**common, "adapter": _digest_adapter(path)}
@@ -185,12 +185,13 @@ def _systems(
 
 
 def _trained_on(adapter: Path) -> frozenset[str]:
-    """Digests of the prompts that an adapter was trained on, where it says so."""
+    """Digests of the prompts that an adapter learnt from, where it says so."""
     from safesail.alignment._provenance import PROVENANCE_FILE, Provenance
 
     if not (adapter / PROVENANCE_FILE).is_file():
         return frozenset()
-    return frozenset((Provenance.read(adapter).training or {}).get("prompts", ()))
+    training = Provenance.read(adapter).training or {}
+    return frozenset((*training.get("prompts", ()), *training.get("contrast_prompts", ())))
 
 
 def _digest_adapter(folder: Path) -> str:

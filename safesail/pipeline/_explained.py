@@ -55,6 +55,11 @@ def features_of(
     """
     if not concepts:
         return None
+    if not explanations:
+        raise InputError(
+            f"{sae} has no explained feature: run `safesail explain --sae {sae}`, or name others "
+            "with --sae"
+        )
     found: set[int] = set()
     for name in concepts:
         of_name = {

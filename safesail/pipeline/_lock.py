@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safesail.errors import StudyConflictError
@@ -76,3 +76,22 @@ def taken(folder: Path, shard: tuple[int, int] = (1, 1)) -> Iterator[None]:
                     f"another process collects the same shard into {folder}: wait until it is done"
                 )
             yield
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a folder of unfinished work; left empty, it goes.
+
+    Raises:
+        StudyConflictError: another process holds it.
+    """
+    with held(folder, wait=False) as free:
+        if not free:
+            raise StudyConflictError(
+                f"another process works in {folder}: wait until it is done, or give another folder"
+            )
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                folder.rmdir()

@@ -54,6 +54,12 @@ class ContrastData:
     paired: bool
     over: Literal["response", "prompt"] = "response"
 
+    def prompt_digests(self) -> frozenset[str]:
+        """Digests of what is asked in them, by which an evaluation knows them again."""
+        from safesail.alignment._prompts import prompt_digest
+
+        return frozenset(prompt_digest(one.prompt) for one in (*self.aligned, *self.unaligned))
+
 
 @dataclass(frozen=True)
 class SubspaceSettings:
@@ -90,7 +96,8 @@ class PooledLayer:
         writers_only: its site is one block's output.
         texts: hidden states and activations of both sides.
         explanations: explanation and concepts by feature.
-        advice: on the route, from facts of these texts; None where they allow none.
+        advice: on the route, from facts of these texts; None where they allow none, or where none
+            was asked for.
     """
 
     sae: str
@@ -105,7 +112,13 @@ class PooledLayer:
 
 
 def pool_layers(
-    workspace: Workspace, saes: Sequence[str], data: ContrastData, settings: SubspaceSettings
+    workspace: Workspace,
+    saes: Sequence[str],
+    data: ContrastData,
+    settings: SubspaceSettings,
+    *,
+    modules: Sequence[str],
+    advise: bool = True,
 ) -> list[PooledLayer]:
     """Read both sides with the model and the SAEs, and measure what advice rests on.
 
@@ -114,9 +127,12 @@ def pool_layers(
         saes: names of SAEs; by default those that have explanations, one a layer.
         data: both sides.
         settings: how the subspace is to be found.
+        modules: roles that are to be adapted: each basis must serve one of them.
+        advise: measure what advice rests on, which takes longer than the rest.
 
     Raises:
-        AlignmentError: two SAEs of one stream are named, or the texts cannot be read.
+        AlignmentError: two SAEs of one stream are named, one serves no module, the rank is not
+            below the stream's width, or the texts cannot be read.
         InputError: no SAE is named, and none has explanations; or none of an SAE's explanations
             names a concept that is to choose.
         SafesailError: see `safesail.errors`.
@@ -126,7 +142,8 @@ def pool_layers(
     found: dict[int, PooledLayer] = {}
     ranked = {row["sae"]: row for row in rows_of(workspace.study.rankings, RANKINGS)}
     taken: dict[int, str] = {}
-    for group in _groups(workspace, saes_of(workspace, saes), data, settings, taken):
+    names = saes_of(workspace, saes)
+    for group in _groups(workspace, names, data, settings, modules, taken):
         for sae, both in zip(group, _pooled(workspace, group, data, settings), strict=True):
             stream, writers_only = stream_site(sae.hook_point)
             explanations = best_explanations(workspace, sae.name)
@@ -134,7 +151,9 @@ def pool_layers(
             decoder = sae.decoder_directions.cpu().numpy()
             advice = None
             try:
-                advice = _advice(both, decoder, ranked.get(sae.name, {}), settings, among)
+                if advise:
+                    row = ranked.get(sae.name, {})
+                    advice = _advice(both, decoder, row, settings, among)
             except AlignmentError as error:
                 workspace.tell(f"{sae.name}: no advice on the route: {error}")
             found[stream] = PooledLayer(
@@ -148,6 +167,8 @@ def pool_layers(
                 explanations,
                 advice,
             )
+        # Else it is held while the next one is loaded.
+        del group, sae
     return [found[stream] for stream in sorted(found)]
 
 
@@ -156,6 +177,7 @@ def _groups(
     names: Sequence[str],
     data: ContrastData,
     settings: SubspaceSettings,
+    modules: Sequence[str],
     taken: dict[int, str],
 ) -> Iterator[list[SparseAutoencoder]]:
     """SAEs that read the texts alike and fit in memory together."""
@@ -165,7 +187,7 @@ def _groups(
     group: list[SparseAutoencoder] = []
     held = 0.0
     for name in names:
-        sae = _checked(workspace, name, settings, taken)
+        sae = _checked(workspace, name, settings, modules, taken)
         size = 4.0 * sae.width * (sae.d_in + sae.d_out)
         # Answers begin as the chat template has them, whatever the SAE was trained on.
         alike = data.over == "response" or not group or sae.prepend_bos == group[0].prepend_bos
@@ -178,17 +200,29 @@ def _groups(
 
 
 def _checked(
-    workspace: Workspace, name: str, settings: SubspaceSettings, taken: dict[int, str]
+    workspace: Workspace,
+    name: str,
+    settings: SubspaceSettings,
+    modules: Sequence[str],
+    taken: dict[int, str],
 ) -> SparseAutoencoder:
     """An SAE that a subspace can be made of; `taken` has those of other states by then."""
     from safesail.alignment import stream_site
+    from safesail.alignment._layouts import check_served
 
     sae = workspace.load_sae(name)
     if sae.hook_point != sae.output_hook_point:
         raise AlignmentError(
             f"{name} is a transcoder: what it reads is not what it writes; name an SAE"
         )
-    stream, _ = stream_site(sae.hook_point)
+    stream, writers_only = stream_site(sae.hook_point)
+    check_served(
+        sae.hook_point, stream, modules, blocks=workspace.model.layers, writers_only=writers_only
+    )
+    if settings.rank >= sae.d_in:
+        raise AlignmentError(
+            f"rank {settings.rank} in a stream of {sae.d_in} dimensions: choose a lower one"
+        )
     if stream in taken:
         raise AlignmentError(
             f"{taken[stream]} and {name} belong to the same state of the residual stream: name one "

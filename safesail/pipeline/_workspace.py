@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
@@ -92,7 +93,9 @@ class Workspace:
 
     def release_model(self) -> None:
         """Let go of the loaded model, so that its memory is free; the next use loads it anew."""
-        self.__dict__.pop("model", None)
+        if self.__dict__.pop("model", None) is not None:
+            # It is held in circles.
+            gc.collect()
 
     @cached_property
     def _model_fingerprint(self) -> str:

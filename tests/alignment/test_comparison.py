@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,12 @@ from safesail.alignment import (
     EvaluationPrompt,
     Example,
     Likelihood,
+    ModelAnswers,
     Reply,
     TrainingOptions,
     compare,
+    load_adapter,
+    provenance_of,
 )
 from safesail.alignment import _comparison as module
 from safesail.alignment._trainer import NotFiniteError
@@ -54,17 +58,19 @@ class World:
         self.trained: list[tuple[str, float, int]] = []
         self.diverges: set[tuple[str, float]] = set()
         self.stop_at: int | None = None
+        self.asked: dict[tuple[str, float], set[str]] = defaultdict(set)
 
-    def train(
-        self, base: Any, tokenizer: Any, subspace: Any, method: str, rate: float, seed: int,
-        *rest: Any
-    ) -> Any:  # fmt: skip
+    def train(self, base: Any, tokenizer: Any, subspace: Any, run: Any, *rest: Any) -> Any:
+        if run.adapter.exists():
+            return Fake(self, run.method, run.rate, run.seed)
         if self.stop_at == len(self.trained):
             raise KeyboardInterrupt
-        self.trained.append((method, rate, seed))
-        if (method, rate) in self.diverges:
+        self.trained.append((run.method, run.rate, run.seed))
+        if (run.method, run.rate) in self.diverges:
             raise AlignmentError("training stopped") from NotFiniteError("the loss is nan")
-        return Fake(self, method, rate, seed)
+        run.adapter.mkdir(parents=True)
+        run.kept.note(parameters=5)
+        return Fake(self, run.method, run.rate, run.seed)
 
 
 class Fake:
@@ -72,11 +78,10 @@ class Fake:
 
     def __init__(self, world: World, method: str, rate: float, seed: int) -> None:
         self._said = lambda prompt: world.rule(method, rate, seed, prompt)
-
-    def parameters(self) -> list[torch.nn.Parameter]:
-        return [torch.nn.Parameter(torch.zeros(5)), torch.nn.Parameter(torch.zeros(2), False)]
+        self._world, self._run = world, (method, rate)
 
     def answer(self, prompts: Sequence[str]) -> list[Reply]:
+        self._world.asked[self._run] |= set(prompts)
         return [Reply(self._said(prompt), 5) for prompt in prompts]
 
     def likelihood(self, texts: Sequence[str]) -> list[Likelihood]:
@@ -137,6 +142,10 @@ def test_rates_are_chosen_on_prompts_that_are_not_reported(world: World, tmp_pat
     assert (safety["sae"].safety_rate.seeds, safety["sae"].safety_rate.prompts) == (2, 6)
     assert found.against == "lora"
     assert found.parameters == {"sae": 5, "lora": 5}
+    # At rates that are not chosen, no other prompts are answered.
+    every = {one.prompt for one in PROMPTS}
+    assert world.asked["sae", 0.1] == world.asked["lora", 0.2] == every
+    assert world.asked["sae", 0.2] == world.asked["lora", 0.1] == CHOOSING
 
 
 def test_full_fine_tuning_gets_a_tenth_of_the_rates(world: World, tmp_path: Path) -> None:
@@ -169,9 +178,10 @@ def test_more_seeds_methods_or_prompts_train_what_is_new(world: World, tmp_path:
     other = {**METHODS, "sae": Beginning(METHODS["sae"].subspace, {"saes": {"a": "2"}})}
     run(world, tmp_path, 0.1, methods=other)
     assert world.trained == [("sae", 0.1, 0), ("sae", 0.1, 1)]
-    world.trained = []
+    world.trained, world.asked = [], defaultdict(set)
     run(world, tmp_path, 0.1, prompts=[*PROMPTS, EvaluationPrompt("n", "new", "benign")])
-    assert len(world.trained) == 4
+    assert world.trained == []
+    assert all(asked == {"new"} for asked in world.asked.values())
 
 
 def test_a_training_that_diverges_is_a_result(world: World, tmp_path: Path) -> None:
@@ -228,8 +238,8 @@ def test_bad_input_is_known_before_training(
     assert not world.trained
 
 
-def test_real_trainings_are_equal_in_size_and_full_ones_in_float32(tmp_path: Path) -> None:
-    """A bfloat16 base: small updates of all its weights would round to nothing."""
+def test_real_trainings_are_equal_in_size_and_kept(tmp_path: Path) -> None:
+    """On a bfloat16 base: of full fine-tuning small updates of all its weights would be lost."""
     folder = models.tiny_llama(tmp_path / "base")
     loaded: list[Any] = []
 
@@ -237,29 +247,50 @@ def test_real_trainings_are_equal_in_size_and_full_ones_in_float32(tmp_path: Pat
         loaded.append(tiny.load(folder).to(torch.bfloat16))
         return loaded[-1]
 
-    moved: dict[str, float] = {}
     before = {name: p.detach().float().clone() for name, p in load().named_parameters()}
     given = ComparisonSettings(
         4, ("q", "v"), TrainingOptions(steps=2, batch_size=2), (1e-3,), (0,), max_new_tokens=2
     )
-    found = compare(
-        load,
-        models.byte_tokenizer(),
-        {**METHODS, "full": Beginning()},
-        EXAMPLES * 4,
-        PROMPTS,
-        tmp_path / "out",
-        given,
-        model={"model": "m"},
-    )
-    assert found.parameters["sae"] == found.parameters["lora"]
+    narrow = Beginning(lambda seed: tiny.subspace(1, 2, rank=1))
+
+    def again(prompts: Sequence[EvaluationPrompt] = PROMPTS) -> Comparison:
+        return compare(
+            load,
+            models.byte_tokenizer(),
+            {**METHODS, "mean_difference": narrow, "full": Beginning()},
+            EXAMPLES * 4,
+            prompts,
+            tmp_path / "out",
+            given,
+            model={"model": "m"},
+            about={"prompts": ["digest"]},
+        )
+
+    found = again()
+    assert len({found.parameters[name] for name in ("sae", "lora", "mean_difference")}) == 1
+    assert found.directions == {"sae": (4, 4), "mean_difference": (1, 1)}
     assert found.parameters["full"] == sum(value.numel() for value in before.values())
     trained = loaded[-1]
     assert trained.dtype is torch.bfloat16
-    for name, value in trained.named_parameters():
-        moved[name] = float((value.detach().float() - before[name]).abs().max())
-    assert max(moved.values()) > 0
+    assert any(
+        not torch.equal(value.detach().float(), before[name])
+        for name, value in trained.named_parameters()
+    )
     assert not (tmp_path / "out" / ".work").exists()
+    # What was trained can be used: it gives the answers that were kept.
+    adapters = {path.name.split("-")[0]: path for path in (tmp_path / "out/adapters").iterdir()}
+    assert set(adapters) == {"sae", "lora", "mean_difference"}
+    for method, path in adapters.items():
+        model = load_adapter(load(), path)
+        assert (provenance_of(model).training or {})["prompts"] == ["digest"]
+        answers = ModelAnswers(model, models.byte_tokenizer(), max_new_tokens=2)
+        replies = found.evaluation.answers[method].replies[0]
+        said = answers.answer([one.prompt.prompt for one in replies])
+        assert [one.reply.text for one in replies] == [one.text for one in said]
+    # More prompts are answered by what was trained; only full fine-tuning trains again.
+    loaded.clear()
+    again([*PROMPTS, EvaluationPrompt("new", "a new one", "benign")])
+    assert len(loaded) == 5
 
 
 def test_nothing_is_scored_on_what_it_was_fitted_on(world: World, tmp_path: Path) -> None:

@@ -258,7 +258,10 @@ def test_routes_and_controls_are_compared(
     ("changed", "said"),
     [
         (("--sae", "second"), "belong to the same state of the residual stream"),
-        (("--rank", "500"), "fewer than rank 500"),
+        (("--rank", "500"), "rank 500 in a stream of 32 dimensions"),
+        (("--from-explanations", "--concept", "fraud"), "first has no explained feature"),
+        (("--modules", "q"), "no module chosen reads or writes blocks.2.hook_resid_post"),
+        (("--over", "pairs", "--unaligned", "x.jsonl"), "leave --unaligned out"),
         (("--data", "absent.jsonl"), "absent.jsonl"),
         (("--modules", "w"), "w"),
     ],
@@ -271,6 +274,62 @@ def test_bad_input_is_one_line(
     assert said in err
     assert "Traceback" not in err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (("--learning-rate", "0"), "positive"),
+        (("--from-explanations", "--concept", "fraud", "--route", "random"), "chooses no features"),
+    ],
+)
+def test_bad_usage_is_told(
+    study: Path, texts: Path, run: Run, changed: tuple[str, ...], said: str
+) -> None:
+    code, _, err = run(*aligning(study, texts, "--dry-run", *changed))
+    assert code == 2
+    assert said in err
+
+
+def test_sides_that_are_the_same_in_any_order_are_refused(
+    study: Path, texts: Path, run: Run, tmp_path: Path
+) -> None:
+    rows = [json.loads(line) for line in (texts / "safe.jsonl").read_text().splitlines()]
+    same = write(tmp_path / "same.jsonl", rows[::-1])
+    code, _, err = run(*aligning(study, texts, "--dry-run", "--unaligned", same))
+    assert code == 1
+    assert "aligned and unaligned answers are the same" in err
+
+
+def test_what_chose_the_subspace_is_not_asked(
+    study: Path, texts: Path, run: Run, tmp_path: Path
+) -> None:
+    """Controls never saw it."""
+    from safesail.pipeline import read_data
+    from safesail.study import Study
+
+    _, contrast = read_data(Study.open(study), str(texts / "safe.jsonl"), over="pairs")
+    leaked = [{"prompt": one.prompt, "kind": "harmful"} for one in contrast.unaligned[:3]]
+    rows = [json.loads(line) for line in (texts / "prompts.jsonl").read_text().splitlines()]
+    prompts = write(tmp_path / "leaked.jsonl", rows + leaked)
+    pairs = ("--over", "pairs", "--output", tmp_path / "out")
+    code, _, err = run("align", "compare", prompts, *aligning(study, texts, *pairs)[1:])
+    assert code == 1
+    assert "3 of 16 prompts were trained on by the contrast" in err
+    code, _, err = run(*aligning(study, texts, *pairs))
+    assert code == 0, err
+    code, _, err = run("evaluate", prompts, "--study", study, "--adapter", tmp_path / "out")
+    assert code == 1
+    assert "3 of 16 prompts were trained on by out" in err
+
+
+def test_answers_that_lose_their_end_are_told(
+    study: Path, texts: Path, run: Run, tmp_path: Path
+) -> None:
+    short = ("--max-tokens", "20", "--output", tmp_path / "out")
+    code, _, err = run(*aligning(study, texts, *short))
+    assert code == 0, err
+    assert "answers lost their end" in err
 
 
 def test_what_is_no_adapter_is_never_replaced(study: Path, texts: Path, run: Run) -> None:
