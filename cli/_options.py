@@ -46,6 +46,14 @@ LimitOption = Annotated[
         "--limit", "-n", help="At most so many features, from the concepts in turn.", min=1
     ),
 ]
+FeaturesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--features",
+        metavar="NUMBERS",
+        help="These features, e.g. 579,444, whether a concept chose them or not.",
+    ),
+]
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Discard results that other settings made.")
 ]

@@ -13,6 +13,7 @@ from ._downloads import approval
 from ._options import (
     ConceptOption,
     DebugOption,
+    FeaturesOption,
     JsonOption,
     LimitOption,
     OverwriteOption,
@@ -63,6 +64,7 @@ def collect(
     layer: BestOfLayersOption = None,
     concept: ConceptOption = None,
     limit: LimitOption = None,
+    features: FeaturesOption = None,
     shard: ShardOption = None,
     engine: EngineOption = "local",
     workers: WorkersOption = None,
@@ -81,6 +83,7 @@ def collect(
       safesail collect --layer 12
       safesail collect --layer 6 --layer 12 --layer 18
       safesail collect --concept fraud --limit 50
+      safesail collect --features 579,444,125
       safesail collect --shard 3/8
       safesail collect --engine ray --workers 4
     """
@@ -88,7 +91,7 @@ def collect(
     from safesail.pipeline import collect_shard
     from safesail.study import Study
 
-    wanted = _selections(sae or [], layer or [], concept, limit)
+    wanted = _selections(sae or [], layer or [], concept, limit, features)
     if engine == "local" and (workers is not None or ray_address is not None):
         raise typer.BadParameter("--workers and --ray-address belong to --engine ray")
     if engine == "ray" and shard is not None:
@@ -152,7 +155,7 @@ def _print(found: Collection) -> None:
         [
             (
                 str(feature),
-                by_feature[feature]["concept"],
+                by_feature[feature]["concept"] or "–",
                 number(by_feature[feature]["separation"]),
                 f"{100 * (by_feature[feature]['density'] or 0):.2f} % of tokens",
                 number(by_feature[feature]["max_activation"]),
@@ -172,11 +175,17 @@ def _selections(
     layers: Sequence[int | None],
     concepts: Sequence[str] | None,
     limit: int | None,
+    features: str | None,
 ) -> list[Selection]:
     if saes and len(layers) > 1:
         raise typer.BadParameter("give --sae or several --layer, not both")
+    if features is not None and max(len(saes), len(layers)) > 1:
+        raise typer.BadParameter("--features are of one SAE: give one --sae or one --layer")
     chosen = [(sae, layer) for sae in saes or [None] for layer in layers or [None]]
-    return [selection(sae=s, layer=at, concepts=concepts, limit=limit) for s, at in chosen]
+    return [
+        selection(sae=s, layer=at, concepts=concepts, limit=limit, features=features)
+        for s, at in chosen
+    ]
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from ._options import (
     DebugOption,
     FallbackJudgeOption,
     FallbackUrlOption,
+    FeaturesOption,
     JsonOption,
     JudgeUrlOption,
     LanguageOption,
@@ -54,6 +55,7 @@ def explain(
     layer: LayerOption = None,
     concept: ConceptOption = None,
     limit: LimitOption = None,
+    features: FeaturesOption = None,
     imported: Annotated[
         str | None,
         typer.Option(
@@ -97,6 +99,7 @@ def explain(
     Examples:
       safesail explain --layer 12
       safesail explain --concept fraud --limit 50 --judge-model gpt-5-mini --dry-run
+      safesail explain --features 579,444
       safesail explain --judge-url http://localhost:8000/v1 --judge-model qwen3
       safesail explain --judge-model gpt-5-mini --fallback-judge gpt-4.1 --budget 5usd
       safesail explain --imported neuronpedia:explanations.jsonl --judge-model gpt-5-mini
@@ -122,7 +125,7 @@ def explain(
         _require_judge(
             imported=imported, budget=budget, batch=batch, fallback=fallback_judge, scorer=scorer
         )
-    chosen = selection(sae=sae, layer=layer, concepts=concept, limit=limit)
+    chosen = selection(sae=sae, layer=layer, concepts=concept, limit=limit, features=features)
     found = run(
         opened,
         chosen,

@@ -62,6 +62,9 @@ def show(
         text = one.value if isinstance(one.value, str) else ", ".join(one.value) or "no concept"
         say(f"  [{one.field} corrected by {printable(one.author)}] {printable(text)}")
     for each in found.rows:
+        if each["concept"] is None:
+            say("  no concept: collected by its number")
+            continue
         say(
             f"  {each['concept']}: distinguishes "
             f"{interval(each['f'], each['f_low'], each['f_high'])} of pairs, "

@@ -238,7 +238,7 @@ def _ranking_statistics(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         "separation": _number(best["separation"]),
         "specificity": _number(best["specificity"]),
         "log_q_value": math.log(max(_number(best["q_value"]), 1e-12)),
-        "called": float(any(row["called"] for row in rows)),
+        "called": _number(max(row["called"] for row in rows)),
         "log_density": math.log(max(_number(best["density"]), 1e-9)),
     }
 

@@ -42,6 +42,7 @@ _FACTS = """
 CREATE TABLE facts AS SELECT sae, feature, any_value(layer) AS layer,
   arg_max(concept, (separation, len(string_split(concept, '/')), concept)) FILTER (called)
     AS called_for,
+  bool_or(concept IS NOT NULL) AS chosen,
   max(separation) AS separation, max(specificity) AS specificity, bool_or(called) AS called,
   any_value(density) AS density, any_value(max_activation) AS max_activation,
   any_value(status) AS collected
@@ -53,7 +54,7 @@ _CATALOG = """
 CREATE TABLE catalog AS SELECT row_number() OVER (ORDER BY sae, feature) - 1 AS id, sae, feature,
   coalesce(f.layer, b.layer) AS layer,
   coalesce(c.concepts, b.judge_concepts, CASE WHEN f.called_for IS NOT NULL THEN [f.called_for]
-    WHEN f.sae IS NOT NULL THEN [] ELSE b.concepts END, []) AS concepts,
+    WHEN f.chosen THEN [] ELSE b.concepts END, []) AS concepts,
   coalesce(c.explanation, b.explanation) AS explanation,
   c.explanation_by AS corrected_by, c.concepts IS NOT NULL AS concepts_corrected,
   b.explanation AS original, b.language, b.explainer, b.source,

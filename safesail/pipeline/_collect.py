@@ -86,8 +86,8 @@ def collect(
 
     Args:
         study: the study.
-        selections: which SAE (by default the best ranked), concepts, how many features; several
-            collect from several SAEs.
+        selections: which SAE (by default the best ranked), concepts, how many features, or which
+            features; several collect from several SAEs.
         engine: where the work is done; in this process by default.
         overwrite: discard results that other settings made, instead of refusing to go on.
         progress: wraps an iterable with a label.
@@ -162,7 +162,7 @@ def carried_out(
 
 
 def choose(workspace: Workspace, selection: Selection) -> tuple[str, list[int]]:
-    """The SAE of a selection, and its features, best first."""
+    """The SAE of a selection, and its features: best first, or as they were named."""
     ranking = rank_in(workspace, selection)
     name = selection.sae or ranking.best(selection.layer, by=selection.concepts)
     rows = ranking.features.get(name)
@@ -172,6 +172,9 @@ def choose(workspace: Workspace, selection: Selection) -> tuple[str, list[int]]:
         )
     if selection.layer not in (None, rows[0]["layer"]):
         raise CandidateError(f"SAE {name!r} is at layer {rows[0]['layer']}, not {selection.layer}")
+    if selection.features:
+        width = next(row["width"] for row in ranking.rows if row["sae"] == name)
+        return name, _within(selection.features, name, width)
     features = select_features(rows, workspace.concepts.select(selection.concepts), selection.limit)
     if not features:
         raise CandidateError(
@@ -179,6 +182,16 @@ def choose(workspace: Workspace, selection: Selection) -> tuple[str, list[int]]:
             "at the false discovery rate; give more pairs or raise ranking.false_discovery_rate"
         )
     return name, features
+
+
+def _within(features: Sequence[int], name: str, width: int) -> list[int]:
+    """Features that were named, each once, where the SAE has them all."""
+    for feature in features:
+        if not 0 <= feature < width:
+            raise CandidateError(
+                f"SAE {name!r} has no feature {feature}: it has {width:,}, from 0 to {width - 1}"
+            )
+    return list(dict.fromkeys(features))
 
 
 def plans_for(workspace: Workspace, wanted: Sequence[tuple[str, list[int]]]) -> list[Plan]:
@@ -192,7 +205,7 @@ def plans_for(workspace: Workspace, wanted: Sequence[tuple[str, list[int]]]) -> 
     by_reading: dict[Reading, dict[str, PlannedSae]] = {}
     for name, asked in features.items():
         settings = workspace.contexts_settings(name)
-        missing = asked & _uncollected(workspace, name, settings)
+        missing = asked - _collected(workspace, name, settings)
         if missing:
             reading = reading_of(workspace.load_sae(name), workspace.model)
             threshold = sink_threshold(workspace, name)
@@ -215,17 +228,18 @@ def _tell_of_others(workspace: Workspace, wanted: set[str]) -> None:
         )
 
 
-def _uncollected(workspace: Workspace, name: str, settings: dict[str, Any]) -> set[int]:
-    """Features of an SAE that have no contexts yet; forgets those of other settings."""
+def _collected(workspace: Workspace, name: str, settings: dict[str, Any]) -> set[int]:
+    """Features of an SAE that have been collected; forgets what other settings collected."""
     rows = feature_rows(workspace, name)
     shards = sorted(workspace.study.contexts(name).glob("part-*.parquet"))
     if not shards or not workspace.still_valid(shards[0], settings):
         # Recorded before the shards go: a crash in between is harmless.
         if any(row["status"] != UNCOLLECTED for row in rows):
-            rows = [{**row, "status": UNCOLLECTED} for row in rows]
+            # Rows that the collection made, of features that no concept chose, go with it.
+            rows = [{**row, "status": UNCOLLECTED} for row in rows if row["concept"] is not None]
             write_features(workspace, name, rows)
         delete(shards)
-    return {row["feature"] for row in rows if row["status"] == UNCOLLECTED}
+    return {row["feature"] for row in rows if row["status"] != UNCOLLECTED}
 
 
 def sink_threshold(workspace: Workspace, name: str) -> float:
@@ -246,3 +260,11 @@ def collection_of(workspace: Workspace, name: str, features: list[int]) -> Colle
     selected = set(features)
     rows = [row for row in rows if row["feature"] in selected]
     return Collection(name, rows[0]["layer"], features, rows, workspace.study.contexts(name))
+
+
+def with_all_collected(workspace: Workspace, collection: Collection) -> Collection:
+    """A collection with all other features of its SAE that were collected, by number too."""
+    rows = feature_rows(workspace, collection.sae)
+    collected = [row["feature"] for row in rows if row["status"] != UNCOLLECTED]
+    features = list(dict.fromkeys([*collection.features, *collected]))
+    return collection_of(workspace, collection.sae, features)

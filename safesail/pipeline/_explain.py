@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from safesail.errors import ConfigurationError, StudyConflictError
-from safesail.pipeline._collect import Collection, collect_in
+from safesail.pipeline._collect import Collection, collect_in, with_all_collected
 from safesail.pipeline._explanation_rows import (
     LEXICAL_LANGUAGE,
     GrowingTable,
@@ -20,7 +20,7 @@ from safesail.pipeline._imported import imported_rounds
 from safesail.pipeline._judging import judge_of, price_of
 from safesail.pipeline._lock import held
 from safesail.pipeline._qualify import experience_by_lab
-from safesail.pipeline._selection import Selection
+from safesail.pipeline._selection import Selection, chosen_for
 from safesail.pipeline._workspace import (
     Approve,
     Progress,
@@ -81,9 +81,10 @@ def explain(
 
     Args:
         study: the study.
-        selection: which SAE (by default the best ranked), concepts, how many features.
+        selection: which SAE (by default the best ranked), concepts, how many features, or which.
         imported: the source of imported explanations, such as `neuronpedia:file.jsonl`; these are
-            scored, those in the study's language, and no explanation is asked for.
+            scored, those in the study's language, and no explanation is asked for. Unless the
+            selection narrows the features, those of all features that were collected.
         budget: what the judge's answers may cost, such as `5usd` or `2e6tokens`; the features
             that most likely repay it are then explained first.
         batch: ask the judge through its Batch API.
@@ -104,7 +105,10 @@ def explain(
         raise ConfigurationError(
             "no judge scores what was imported: set judge.model, or name one with --judge-model"
         )
-    (collection,) = collect_in(workspace, [selection or Selection()])
+    selection = selection or Selection()
+    (collection,) = collect_in(workspace, [selection])
+    if imported is not None and selection.takes_all:
+        collection = with_all_collected(workspace, collection)
     more: dict[str, Any] = {"imported": imported, "budget": budget, "batch": batch}
     if dry_run:
         return _explain_in(workspace, collection, None, dry_run=True, **more)
@@ -206,9 +210,7 @@ def _evidence(collection: Collection) -> list[FeatureEvidence]:
             layer=collection.layer,
             feature=feature,
             q999=rows[feature][0]["q999"],
-            concepts=[
-                row["concept"] for row in sorted(rows[feature], key=lambda r: -r["separation"])
-            ],
+            concepts=chosen_for(rows[feature]),
             contexts=contexts.get(feature, []),
             status=rows[feature][0]["status"],
         )

@@ -54,9 +54,9 @@ def _write_tables(workspace: Workspace, plan: Plan, work: Work, targets: Sequenc
         for target in targets:
             name = target.sae.name
             rows = feature_rows(workspace, name)
-            uncollected = {row["feature"] for row in rows if row["status"] == UNCOLLECTED}
             # Some may have been collected by another command since the work was begun.
-            features = uncollected & set(target.features)
+            collected = {row["feature"] for row in rows if row["status"] != UNCOLLECTED}
+            features = set(target.features) - collected
             if features:
                 _write_contexts(workspace, target, work, plan.saes[name].settings, features)
     forget(plan.folder(workspace))
@@ -87,6 +87,9 @@ def _write_contexts(
         tables = (table.filter(pc.is_in(table["feature"], wanted)) for table in tables)
     write_parts(shard, tables, CONTEXTS, settings)
     rows = feature_rows(workspace, name)
+    # Features that no concept chose get a row here, without one.
+    unchosen = sorted(features - {row["feature"] for row in rows})
+    rows += [{"sae": name, "layer": target.sae.layer, "feature": one} for one in unchosen]
     for row in rows:
         if row["feature"] in features:
             row.update(found.statistics[row["feature"]])

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from safesail.errors import InputError, StudyConflictError
 from safesail.pipeline._imported import IMPORTED
 from safesail.pipeline._lock import held
+from safesail.pipeline._selection import chosen_for
 from safesail.pipeline._workspace import Workspace, no_progress, rows_of
 from safesail.study import Study, language_tag
 from safesail.tables import (
@@ -226,11 +227,10 @@ def _text(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _concepts(study: Study, sae: str) -> dict[int, list[str]]:
     """Concepts that features were chosen for, best first."""
-    found: dict[int, list[str]] = {}
-    rows = rows_of(study.features(sae), FEATURES)
-    for row in sorted(rows, key=lambda row: -(row["separation"] or 0.0)):
-        found.setdefault(row["feature"], []).append(row["concept"])
-    return found
+    rows: dict[int, list[Row]] = {}
+    for row in rows_of(study.features(sae), FEATURES):
+        rows.setdefault(row["feature"], []).append(row)
+    return {feature: chosen_for(of) for feature, of in rows.items()}
 
 
 def _whole(row: Row, language: str | None, concepts: Iterable[str]) -> Row:

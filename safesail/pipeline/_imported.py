@@ -46,7 +46,10 @@ def imported_rounds(
     scored = [row for row in legible if row["feature"] in collected]
     reasons = [
         (len(ours) - len(legible), "have no legible text"),
-        (len(legible) - len(scored), "are of features without collected contexts"),
+        (
+            len(legible) - len(scored),
+            "are of features without contexts, which `safesail collect --features` collects",
+        ),
     ]
     left_out = ", ".join(f"{count} {why}" for count, why in reasons if count)
     if not scored:

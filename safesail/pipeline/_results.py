@@ -132,7 +132,8 @@ def load_feature(study: Study, feature: int, sae: str | None = None) -> FeatureR
         shown = ", ".join(map(str, known[:10]))
         raise InputError(
             f"feature {feature} was not chosen in {name or 'any SAE'}; "
-            f"chosen ones: {shown}{' ...' if len(known) > 10 else ''}"
+            f"chosen ones: {shown}{' ...' if len(known) > 10 else ''}; "
+            f"`safesail explain --features {feature}` explains it all the same"
         )
     owners = sorted({row["sae"] for row in [*rows, *explanations]})
     if len(owners) > 1:

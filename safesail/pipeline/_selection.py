@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
 
+from safesail.errors import InputError
 from safesail.sparse_autoencoder import SaeFilter
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which part of a study a command works on; empty means all of it."""
+    """Which part of a study a command works on; empty means all of it.
+
+    Raises:
+        InputError: features are named, and concepts or a limit are to choose them too.
+    """
 
     sae: str | None = None
     """Name of the SAE; by default the best ranked."""
@@ -28,6 +33,28 @@ class Selection:
 
     limit: int | None = None
     """At most so many features, taken from the concepts in turn, best first."""
+
+    features: tuple[int, ...] = ()
+    """Indices of the features to take, whatever the concepts chose."""
+
+    def __post_init__(self) -> None:
+        if self.features and (self.concepts or self.limit is not None):
+            raise InputError("features that are named are not chosen by concepts or a limit too")
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether nothing narrows the features of the SAE."""
+        return not self.features and not self.concepts and self.limit is None
+
+
+def chosen_for(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Concepts that a feature was chosen for, best first; none where it was named by number.
+
+    Args:
+        rows: of the features table, all of one feature.
+    """
+    chosen = [row for row in rows if row["concept"] is not None]
+    return [row["concept"] for row in sorted(chosen, key=lambda row: -(row["separation"] or 0.0))]
 
 
 def select_features(

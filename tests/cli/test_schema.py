@@ -69,7 +69,8 @@ def test_types_are_those_of_exported_rows(run: Run) -> None:
     assert properties["weight"]["type"] == ["number", "null"]
     properties = json.loads(run("schema", "features")[1])["properties"]
     assert properties["histogram_edges"]["items"] == {"type": ["number", "null"]}
-    assert properties["called"]["type"] == "boolean"
+    assert properties["called"]["type"] == ["boolean", "null"]
+    assert json.loads(run("schema", "answers")[1])["properties"]["cut"]["type"] == "boolean"
     made = json.loads(run("schema", "explanations")[1])["properties"]["created_at"]
     assert (made["type"], made["format"]) == ("string", "date-time")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -14,7 +15,14 @@ from made_up_study import BEST_FRAUD, FEATURES_OF
 from safesail.explorer import Explorer
 from safesail.explorer._listing import PAGE_SIZE, SORTS, Query
 from safesail.study import Study
-from safesail.tables import EXPLANATIONS, read_table, table_from_rows, write_table
+from safesail.tables import (
+    EXPLANATIONS,
+    FEATURES,
+    TableSchema,
+    read_table,
+    table_from_rows,
+    write_table,
+)
 
 TOTAL = sum(FEATURES_OF.values())
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -125,6 +133,19 @@ def test_refused_by_the_judge_the_lexical_explanation_is_the_best(explorer: Expl
     assert row["concepts"] == ["fraud"]
     (uncalled,) = explorer.features(Query(sae="first", features=(9,))).rows
     assert uncalled["concepts"] == ["violence"]  # the judge's word, though it was not called
+
+
+def test_what_no_concept_chose_belongs_to_what_its_file_says(own: Study) -> None:
+    def change(path: Path, schema: TableSchema, **values: object) -> None:
+        rows = read_table(path, schema).to_pylist()
+        changed = [row | values if row["feature"] == 3 else row for row in rows]
+        write_table(path, table_from_rows(changed, schema), schema, {})
+
+    change(own.explanations("first"), EXPLANATIONS, explainer="imported", judge_concepts=None)
+    ranked = ("f", "f_low", "f_high", "called", "separation", "specificity")
+    change(own.features("first"), FEATURES, concept=None, **dict.fromkeys(ranked))
+    (row,) = Explorer(own).features(Query(sae="first", features=(3,))).rows
+    assert row["concepts"] == ["violence"]
 
 
 @pytest.mark.parametrize("query", [Query(), Query(concept="fraud", sort="feature"), Query(page=2)])

@@ -21,12 +21,17 @@ from safesail.tables._schemas._columns import (
 FEATURES = TableSchema(
     "features",
     1,
-    "one row per chosen feature and concept",
+    "one row per chosen feature and concept, and one per other feature that was collected",
     (
         SAE,
         LAYER,
         FEATURE,
-        Column("concept", STRING, "the concept the feature was chosen for", nullable=False),
+        Column(
+            "concept",
+            STRING,
+            "the concept the feature was chosen for; null where none chose it and it was collected "
+            "by its number: then what the ranking says, `f` to `specificity`, is null too",
+        ),
         Column("f", FLOAT, "share of the concept's pairs that the feature distinguishes"),
         Column("f_low", FLOAT, "lower end of the 95 % Wilson interval of f"),
         Column("f_high", FLOAT, "upper end of the 95 % Wilson interval of f"),
@@ -40,7 +45,6 @@ FEATURES = TableSchema(
             "called",
             pa.bool_(),
             "q_value is within the false discovery rate; uncalled ones fill up to ten a concept",
-            nullable=False,
         ),
         Column(
             "separation",

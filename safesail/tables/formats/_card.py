@@ -89,23 +89,33 @@ def _front_matter(facts: CardFacts) -> str:
     return f"---\n{text}---"
 
 
+def _chosen(sae: SaeTables) -> list[Row]:
+    """Rows of features that a concept chose, not those that were collected by number."""
+    return [row for row in sae.features if row["concept"] is not None]
+
+
 def _given(sae: SaeTables) -> list[Row]:
     return [row for row in sae.explanations if row["explanation"] is not None]
 
 
 def _summary(facts: CardFacts) -> str:
     explained = sum(len({row["feature"] for row in _given(sae)}) for sae in facts.saes)
+    others = sum(
+        len({row["feature"] for row in _given(sae)} - {row["feature"] for row in _chosen(sae)})
+        for sae in facts.saes
+    )
+    but = f", but for {others:,} that no concept chose" if others else ""
     lines = [
         f"{explained:,} explained features of sparse autoencoders (SAEs) of the language model "
-        f"{markdown_text(facts.model)}, chosen as those that separate safety concepts best, and "
-        "what is known of how good the explanations are. Only of those that are called it is shown "
-        "that they separate a concept at all. Made with safesail.",
+        f"{markdown_text(facts.model)}, chosen as those that separate safety concepts best{but}, "
+        "and what is known of how good the explanations are. Only of those that are called it is "
+        "shown that they separate a concept at all. Made with safesail.",
         "",
         "| SAE | layer | reads | features chosen | called | explained | where it is from |",
         "| --- | ---: | --- | ---: | ---: | ---: | --- |",
     ]
     for sae in facts.saes:
-        chosen = {row["feature"] for row in sae.features}
+        chosen = {row["feature"] for row in _chosen(sae)}
         called = {row["feature"] for row in sae.features if row["called"]}
         with_text = {row["feature"] for row in _given(sae)}
         cells = [
@@ -144,7 +154,7 @@ def _concepts(saes: Iterable[SaeTables]) -> list[str]:
     found: Counter[str] = Counter()
     called: Counter[str] = Counter()
     for sae in saes:
-        found.update(row["concept"] for row in sae.features)
+        found.update(row["concept"] for row in _chosen(sae))
         called.update(row["concept"] for row in sae.features if row["called"])
     if not found:
         return ["No features were chosen by concept."]
