@@ -6,6 +6,10 @@ but too few texts serves as the reference, and what the others share with it is 
 little of the truth it may itself hold: Spearman's correction for attenuation (American Journal of
 Psychology 15, 1904), applied to spans. That, the constants and the order of the rules are ours;
 docs/sails.md says how they were chosen and how often they are right.
+
+All that supposes that something differs. Hidden states vary far more in some directions than in
+others, and any two halves of the same texts share these: so whether labels matter at all is tested
+apart, by permuting them.
 """
 
 from __future__ import annotations
@@ -15,11 +19,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from safesail.alignment._facts import ROUTES, Facts
+from safesail.alignment._permutation import PERMUTATIONS
 
 PAIRED_FROM = 0.7
 """Share of variance that pairing must remove for raw-difference PCA to be the reference."""
 WEAK = 0.5
 """Share of the truth below which no route is to be relied on."""
+SIGNIFICANT = 0.01
+"""p above which the sides are not known to differ, and no route is to be relied on."""
 
 _NAMES = {
     "sae": "SAE route",
@@ -37,7 +44,8 @@ class Advice:
         reasons: one line each, the decisive ones first.
         captured: by route, estimated share of the true subspace that its span holds.
         error: by route, the error ‖P̂ - P‖_F = √(2r(1 - captured)) that goes with it.
-        reliable: the advised route is estimated to hold at least half of the truth.
+        reliable: the sides differ by more than chance, and the advised route is estimated to hold
+            at least half of the truth and more stable than where labels are shuffled.
     """
 
     route: str
@@ -57,6 +65,8 @@ def advise(facts: Facts) -> Advice:
     3. Any other route holds at most what it shares with the reference beyond chance, over what the
        reference holds.
     4. The route that holds most is advised; equals by the order of ROUTES.
+    5. It is reliable where it holds WEAK or more, the permutation test's p is SIGNIFICANT or less,
+       and halves of the texts have more in common than halves with shuffled labels.
     """
     paired = facts.pairing is not None and facts.pairing >= PAIRED_FROM
     reference = "raw_difference_pca" if paired else "covariance_difference"
@@ -67,15 +77,15 @@ def advise(facts: Facts) -> Advice:
             shared = _beyond_chance(_agreement(facts, route, reference), facts)
             captured[route] = min(stable[route], shared / stable[reference])
     route = max(ROUTES, key=lambda one: captured[one])
-    reliable = captured[route] >= WEAK
+    doubts = _doubts(facts, route, captured)
     return Advice(
         route=route,
-        reasons=_reasons(facts, route, reference, captured, reliable=reliable),
+        reasons=(*_reasons(facts, reference, captured), *doubts),
         captured=captured,
         error={
             one: float(np.sqrt(2 * facts.rank * (1 - share))) for one, share in captured.items()
         },
-        reliable=reliable,
+        reliable=not doubts,
     )
 
 
@@ -99,11 +109,35 @@ def _agreement(facts: Facts, one: str, two: str) -> float:
     return facts.agreement[(one, two) if (one, two) in facts.agreement else (two, one)]
 
 
-def _reasons(
-    facts: Facts, route: str, reference: str, captured: dict[str, float], *, reliable: bool
-) -> tuple[str, ...]:
+def _doubts(facts: Facts, route: str, captured: dict[str, float]) -> list[str]:
+    """Why the route is not to be relied on, one line each."""
+    name, lines = _NAMES[route], []
+    if facts.p_value > SIGNIFICANT:
+        lines.append(
+            "the sides are not known to differ: means as far apart come about with random labels "
+            f"too, p {facts.p_value:.3f} where {SIGNIFICANT} or less is asked for; give more texts "
+            "or sides that differ more"
+        )
+    if facts.stability[route] <= facts.shuffled.get(route, 0):
+        lines.append(
+            f"the {name} is no more stable than with shuffled labels: halves have "
+            f"{facts.stability[route]:.2f} in common, with shuffled labels "
+            f"{facts.shuffled.get(route, 0):.2f}"
+        )
+    if captured[route] < WEAK:
+        lines.append(
+            f"no route holds half of the truth by this estimate, the {name} least badly: "
+            "give more texts, closer pairs or a lower rank"
+        )
+    return lines
+
+
+def _reasons(facts: Facts, reference: str, captured: dict[str, float]) -> list[str]:
     held = ", ".join(f"{_NAMES[one]} {captured[one]:.2f}" for one in ROUTES)
-    lines = [f"estimated share of the true subspace: {held}"]
+    lines = [
+        f"estimated share of the true subspace: {held}; such shares were judged on synthetic "
+        "worlds, never on a language model"
+    ]
     if facts.pairing is None:
         lines.append("the texts are no pairs, so the reference is the covariance difference")
     else:
@@ -112,7 +146,15 @@ def _reasons(
             f"reference is the {_NAMES[reference]}"
         )
     common = ", ".join(f"{_NAMES[one]} {facts.stability[one]:.2f}" for one in ROUTES)
-    lines.append(f"common to two halves of the texts: {common}")
+    by_chance = ", ".join(f"{_NAMES[one]} {share:.2f}" for one, share in facts.shuffled.items())
+    lines.append(
+        f"common to two halves of the texts: {common}; with shuffled labels: {by_chance} "
+        "(raw-difference PCA is left out: the sign of a difference is nothing to it)"
+    )
+    lines.append(
+        f"that random labels move the sides' means as far apart has p {facts.p_value:.3f} "
+        f"({PERMUTATIONS} permutations)"
+    )
     for one in ROUTES:
         if one != reference:
             agreed = _agreement(facts, one, reference)
@@ -123,12 +165,7 @@ def _reasons(
         f"{facts.rank / facts.d_model:.2f}"
     )
     lines.append("; ".join(_of_sae(facts)))
-    if not reliable:
-        lines.append(
-            f"no route holds half of the truth by this estimate, the {_NAMES[route]} least badly: "
-            "give more texts, closer pairs or a lower rank"
-        )
-    return tuple(lines)
+    return lines
 
 
 def _of_sae(facts: Facts) -> list[str]:

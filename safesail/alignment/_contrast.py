@@ -14,6 +14,11 @@ Contrast = Literal["abs", "t", "relative"]
 
 LEAST_FREQUENCY = 0.02
 """Share of texts that a feature must fire on for its relative difference to count."""
+ROUNDING = 1e-4
+"""Distance of two rows, over the first one's norm, up to which they count as the same text.
+
+The same text in another batch differs by rounding: about 1e-6 in float32.
+"""
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,8 @@ def check_sides(
     """Refuse sets of texts that nothing can be learnt from.
 
     Raises:
-        AlignmentError: both sets are the same, hold too few texts, or values that are not finite.
+        AlignmentError: both sets are the same but for rounding, hold too few texts, or values that
+            are not finite.
         ValueError: shapes do not fit.
     """
     if aligned.ndim != 2 or unaligned.ndim != 2 or aligned.shape[1] != unaligned.shape[1]:
@@ -100,10 +106,19 @@ def check_sides(
         raise AlignmentError(
             "the texts' activations are not all finite: read them again in float32 or bfloat16"
         )
-    if len(aligned) == len(unaligned) and np.array_equal(aligned, unaligned):
+    if len(aligned) == len(unaligned) and _same(aligned, unaligned):
         raise AlignmentError(
             "aligned and unaligned texts are the same to the model: give two different sets"
         )
+
+
+def _same(first: NDArray[np.floating[Any]], second: NDArray[np.floating[Any]]) -> bool:
+    """Every row of both is the same but for rounding."""
+    for one, two in zip(first, second, strict=True):
+        row = one.astype(np.float64)
+        if np.linalg.norm(row - two) > ROUNDING * np.linalg.norm(row):
+            return False
+    return True
 
 
 def _checked(

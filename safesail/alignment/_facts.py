@@ -11,7 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safesail.alignment._contrast import Contrast, check_sides, contrast_features
-from safesail.alignment._direct import covariance_difference, differences, raw_difference_pca
+from safesail.alignment._direct import (
+    covariance_difference,
+    differences,
+    raw_difference_pca,
+    shuffled_labels,
+)
+from safesail.alignment._permutation import p_value
 from safesail.alignment._reduce import (
     Reducer,
     choose_features,
@@ -24,6 +30,8 @@ Values = NDArray[np.floating[Any]]
 
 ROUTES = ("sae", "raw_difference_pca", "covariance_difference")
 SPLITS = 4
+SHUFFLES = 3
+"""Shufflings of the labels, each split in halves once."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,15 @@ class ContrastTexts:
         one, two = len(first) // 2, len(second) // 2
         return self._some(first[:one], second[:two]), self._some(first[one:], second[two:])
 
+    def shuffled(self, seed: int) -> ContrastTexts:
+        """The same texts with labels at random, as `shuffled_labels` deals them."""
+        # One seed deals hidden states and activations alike: both have the same rows.
+        hidden = shuffled_labels(self.aligned, self.unaligned, paired=self.paired, seed=seed)
+        activations = shuffled_labels(
+            self.aligned_activations, self.unaligned_activations, paired=self.paired, seed=seed
+        )
+        return ContrastTexts(*hidden, *activations, self.paired)
+
     def _some(self, first: NDArray[np.int64], second: NDArray[np.int64]) -> ContrastTexts:
         return ContrastTexts(
             self.aligned[first],
@@ -90,6 +107,10 @@ class Facts:
         fvu: fraction of variance that the SAE leaves unexplained; None where it was not measured.
         stability: by route, share of the spans found on two halves of the texts that is common to
             both; mean over splits. 0 for a route that failed.
+        shuffled: the same where labels are at random, of the routes that depend on labels; mean
+            over shufflings. Raw-difference PCA is left out: a difference's sign is nothing to it,
+            so in pairs it finds the same span whatever the labels.
+        p_value: of the hypothesis that labels tell nothing of mean hidden states, by permutation.
         agreement: by two routes, share that is common to their spans on all texts.
     """
 
@@ -102,6 +123,8 @@ class Facts:
     density: float | None
     fvu: float | None
     stability: dict[str, float]
+    shuffled: dict[str, float]
+    p_value: float
     agreement: dict[tuple[str, str], float]
 
     @property
@@ -124,7 +147,8 @@ def measure_facts(
 ) -> Facts:
     """Measure what `advise` needs to know.
 
-    Every route finds its subspace on all texts and on both halves of SPLITS random splits.
+    Every route finds its subspace on all texts and on both halves of SPLITS random splits; those
+    that depend on labels also on both halves of SHUFFLES shufflings.
 
     Args:
         texts: both sides at the SAE's site.
@@ -135,7 +159,7 @@ def measure_facts(
         among: features that it chooses from; all by default.
         fvu: of the SAE on general text, as `rank-saes` measures it.
         l0: the same.
-        seed: of the splits and of random pairs.
+        seed: of the splits, of random pairs and of permuted labels.
 
     Raises:
         AlignmentError: both sides are the same, too small to be split, or rank is not below
@@ -159,6 +183,9 @@ def measure_facts(
         )
         for name, found in stability.items():
             found.append(_common(first.get(name), second.get(name), rank))
+    # Of its own, so that what is drawn of labels leaves the splits as they are.
+    labels = np.random.default_rng([seed, 1])
+    shuffled = _shuffled(texts, route, labels)
     coherence, texts_per_feature = _of_features(texts, route)
     return Facts(
         rank=rank,
@@ -170,6 +197,8 @@ def measure_facts(
         density=None if l0 is None else l0 / len(decoder),
         fvu=fvu,
         stability={name: float(np.mean(found)) for name, found in stability.items()},
+        shuffled=shuffled,
+        p_value=p_value(texts.aligned, texts.unaligned, paired=texts.paired, generator=labels),
         agreement={
             (one, two): _common(whole.get(one), whole.get(two), rank)
             for one, two in combinations(ROUTES, 2)
@@ -208,16 +237,22 @@ class _SaeRoute:
 
 def _routes(texts: ContrastTexts, route: _SaeRoute, seed: int) -> Iterator[tuple[str, Values]]:
     """Bases of the routes that find one."""
+    yield from _routes_by_labels(texts, route)
+    raw = raw_difference_pca(
+        texts.aligned, texts.unaligned, route.rank, paired=texts.paired, seed=seed
+    )
+    yield "raw_difference_pca", raw.basis
+
+
+def _routes_by_labels(texts: ContrastTexts, route: _SaeRoute) -> Iterator[tuple[str, Values]]:
+    """Bases of those routes that depend on which side is which."""
     try:
         basis = route.basis(texts)
     except AlignmentError:  # fewer features than rank differ: the direct routes may still do
         pass
     else:
         yield "sae", basis
-    rank = route.rank
-    raw = raw_difference_pca(texts.aligned, texts.unaligned, rank, paired=texts.paired, seed=seed)
-    yield "raw_difference_pca", raw.basis
-    change = covariance_difference(texts.aligned, texts.unaligned, rank)
+    change = covariance_difference(texts.aligned, texts.unaligned, route.rank)
     yield "covariance_difference", change.basis
 
 
@@ -225,6 +260,19 @@ def _common(first: Values | None, second: Values | None, rank: int) -> float:
     if first is None or second is None:
         return 0.0
     return float(np.sum((first.T.astype(np.float64) @ second) ** 2)) / rank
+
+
+def _shuffled(
+    texts: ContrastTexts, route: _SaeRoute, generator: np.random.Generator
+) -> dict[str, float]:
+    """What the spans of two halves share where labels are at random, by route."""
+    shares: dict[str, list[float]] = {"sae": [], "covariance_difference": []}
+    for _ in range(SHUFFLES):
+        random = texts.shuffled(int(generator.integers(2**32)))
+        first, second = (dict(_routes_by_labels(half, route)) for half in random.halves(generator))
+        for name, found in shares.items():
+            found.append(_common(first.get(name), second.get(name), route.rank))
+    return {name: float(np.mean(found)) for name, found in shares.items()}
 
 
 def _pairing(texts: ContrastTexts) -> float:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import ttest_ind, ttest_rel
 
-from safesail.alignment import contrast_features
+from safesail.alignment import contrast_features, raw_difference_pca
 from safesail.errors import AlignmentError
 
 
@@ -68,6 +68,21 @@ def test_identical_sets_are_refused() -> None:
     aligned, _ = sides(1)
     with pytest.raises(AlignmentError, match="the same to the model"):
         contrast_features(aligned, aligned.copy())
+
+
+def test_sets_that_are_the_same_but_for_rounding_are_refused() -> None:
+    aligned, _ = sides(1)
+    noise = np.random.default_rng(2).standard_normal(aligned.shape)
+    # A large dimension, as models have them, rounds in steps that small ones do not know.
+    aligned[:, 0] += 3000
+    rounded = (aligned + 1e-3 * noise).astype(np.float32)
+    for scale in (1e-6, 1.0, 1e6):
+        with pytest.raises(AlignmentError, match="the same to the model"):
+            raw_difference_pca(scale * aligned, scale * rounded, 2, paired=True)
+    # One text that is another is enough: the others may be the same.
+    rounded[7] = aligned[8]
+    rounded[7, 0] += 3
+    raw_difference_pca(aligned, rounded, 2, paired=True)
 
 
 def test_too_few_texts_and_broken_values_are_refused() -> None:
