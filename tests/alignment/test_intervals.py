@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import optimize, stats
 from scipy.special import expit
 
 from safesail.alignment._intervals import (
@@ -89,8 +89,11 @@ def test_crossed_variance_is_that_of_the_analysis_of_variance() -> None:
     from statsmodels.stats.anova import anova_lm
 
     generator = np.random.default_rng(3)
+    # Seeds that hardly differ: where they do, their own t is the wider one.
     values = (
-        generator.normal(size=(4, 1)) + generator.normal(size=12) + generator.normal(size=(4, 12))
+        0.1 * generator.normal(size=(4, 1))
+        + generator.normal(size=12)
+        + generator.normal(size=(4, 12))
     )
     seeds, prompts = np.indices(values.shape)
     frame = pd.DataFrame({"y": values.ravel(), "seed": seeds.ravel(), "prompt": prompts.ravel()})
@@ -101,6 +104,66 @@ def test_crossed_variance_is_that_of_the_analysis_of_variance() -> None:
     half = stats.t.ppf(0.975, variance**2 / below) * math.sqrt(variance)
     found = mean(values)
     assert (found.high - found.low) / 2 == pytest.approx(half)
+
+
+def by_seed(*hits: int, prompts: int = 200) -> np.ndarray:
+    """Answers [seeds, prompts] with so many hits in each seed, the same prompts first."""
+    return (np.arange(prompts) < np.array(hits)[:, None]).astype(float)
+
+
+def test_differences_are_no_surer_than_their_seeds() -> None:
+    """Three seeds whose differences are -.31, -.125 and -.04: t over them gives p = .19."""
+    one, two = by_seed(62, 85, 96), by_seed(124, 110, 104)
+    apart = (one - two).mean(1)
+    assert apart == pytest.approx([-0.31, -0.125, -0.04])
+    by_seeds = stats.ttest_1samp(apart, 0).confidence_interval()
+    for found in (share_difference(one, two), mean_difference(one, two)):
+        assert found.low <= by_seeds.low < found.value < 0 < by_seeds.high <= found.high
+    both = share_sum([Part(0.5, one, two), Part(0.5, one, two)])
+    assert both.low <= by_seeds.low + 1e-12
+    assert both.high >= by_seeds.high - 1e-12
+
+
+def test_a_share_is_no_surer_than_its_seeds() -> None:
+    """Wilson's score equation in the variance of the seeds' shares holds at both ends."""
+    values = by_seed(40, 180)
+    found = share(values)
+    variance = values.mean(1).var(ddof=1) / 2
+    p = found.value
+    for end in (found.low, found.high):
+        error = math.sqrt(variance * end * (1 - end) / (p * (1 - p)))
+        assert abs(end - p) / error == pytest.approx(stats.t.ppf(0.975, 1))
+
+
+def test_means_that_seeds_alone_move_have_students_interval_over_seeds() -> None:
+    generator = np.random.default_rng(4)
+    values = generator.normal(0, 5, (3, 1)) + generator.normal(0, 0.1, (3, 40))
+    expected = stats.ttest_1samp(values.mean(1), 0).confidence_interval()
+    found = mean(values)
+    assert (found.low, found.high) == pytest.approx(tuple(expected), rel=1e-3)
+    assert found.low <= expected.low + 1e-12
+
+
+answers = st.integers(2, 5).flatmap(
+    lambda seeds: st.lists(
+        st.lists(st.integers(0, 12), min_size=4, max_size=4), min_size=seeds, max_size=seeds
+    )
+)
+
+
+@given(answers)
+def test_intervals_over_seeds_stay_within_what_can_be(hits: list[list[int]]) -> None:
+    a, b, c, d = (by_seed(*column, prompts=12) for column in zip(*hits, strict=True))
+    for found, least in (
+        (share(a), 0),
+        (share_difference(a, b), -1),
+        (share_sum([Part(0.5, a), Part(0.5, b)]), 0),
+        (share_sum([Part(0.5, a, b), Part(0.5, c, d)]), -1),
+    ):
+        assert least <= found.low <= found.value + 1e-12
+        assert found.value - 1e-12 <= found.high <= 1
+    there, back = share_difference(a, b), share_difference(b, a)
+    assert (there.low, there.high) == pytest.approx((-back.high, -back.low), abs=1e-9)
 
 
 def test_seeds_that_differ_widen_the_interval() -> None:
@@ -154,42 +217,135 @@ def test_too_few_prompts_are_said() -> None:
     assert math.isnan(mean(np.ones((1, 1))).low)
 
 
-def draws(
-    generator: np.random.Generator, seeds: int, prompts: int, levels: tuple[float, float]
-) -> tuple[list[np.ndarray], np.ndarray]:
-    """Two systems on the same prompts, and the first one, seed by seed turned round, on others."""
-    spread, shift = 1.5, 0.6 if seeds > 1 else 0.0
-    prompt = generator.normal(0, spread, (2, prompts))
-    seed = generator.normal(0, shift, (2, seeds, 1))
-    same = [
-        (generator.random((seeds, prompts)) < expit(level + prompt[0] + seed[n])).astype(float)
-        for n, level in enumerate(levels)
+# Levels on the logit scale at which an answer counts for a further grade, 1 to 5.
+CUTS = (-1.5, -0.5, 0.5, 1.5)
+SPREAD = 1.5
+
+
+def expected(level: float, shift: float) -> float:
+    """Share of hits over all prompts and seeds, by Gauss and Hermite."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(80)
+    of = expit(level + math.hypot(SPREAD, shift) * nodes)
+    return float((weights * of).sum() / weights.sum())
+
+
+def level_of(level: float, shift: float) -> float:
+    """The level on the logit scale that gives a share."""
+    return float(optimize.brentq(lambda logit: expected(logit, shift) - level, -20, 20))
+
+
+def coverage(
+    seeds: int,
+    prompts: int,
+    levels: tuple[float, float],
+    shifts: tuple[float, float] = (0.0, 0.0),
+    correlation: float = 0.0,
+    runs: int = 600,
+) -> dict[str, float]:
+    """How often intervals hold the truth of two systems, in logistic worlds.
+
+    Prompts of three kinds are random. So are seeds, whose effects on the two systems correlate.
+    They turn answers to the second kind round, as who refuses more harm refuses more look-alikes,
+    and move those to the third along, as of who learns both better.
+
+    Args:
+        seeds, prompts: of each system; prompts of each kind.
+        levels: of the two systems, on the logit scale.
+        shifts: standard deviations of their seeds' effects.
+        correlation: of these.
+        runs: simulated.
+    """
+    generator = np.random.default_rng(1)
+    (one, two), (turned_one, turned_two) = (
+        [expected(sign * level, shift) for level, shift in zip(levels, shifts, strict=True)]
+        for sign in (1, -1)
+    )
+    grades = [
+        1 + sum(expected(level + cut, shift) for cut in CUTS)
+        for level, shift in zip(levels, shifts, strict=True)
     ]
-    others = generator.random((seeds, prompts)) < expit(levels[0] + prompt[1] - seed[0])
-    return same, others.astype(float)
+    truth = {
+        "share": two,
+        "share_difference": one - two,
+        "balanced": (two + turned_two) / 2,
+        "balanced_along": two,
+        "balanced_difference": (one - two + turned_one - turned_two) / 2,
+        "mean": grades[1],
+        "mean_difference": grades[0] - grades[1],
+    }
+    held = dict.fromkeys(truth, 0)
+    for _ in range(runs):
+        prompt = generator.normal(0, SPREAD, (3, prompts))
+        effect = generator.normal(0, 1, (2, seeds, 1))
+        effect[1] = correlation * effect[0] + math.sqrt(1 - correlation**2) * effect[1]
+        logits = [level + shift * e for level, shift, e in zip(levels, shifts, effect, strict=True)]
+        chance = generator.random((3, 2, seeds, prompts))
+        (a, b), (c, d) = (
+            [
+                (chance[kind, n] < expit(sign * logits[n] + prompt[kind])).astype(float)
+                for n in (0, 1)
+            ]
+            for kind, sign in enumerate((1, -1))
+        )
+        along = (chance[2, 1] < expit(logits[1] + prompt[2])).astype(float)
+        x, y = (
+            1
+            + sum((chance[0, n] < expit(logits[n] + prompt[0] + cut)).astype(float) for cut in CUTS)
+            for n in (0, 1)
+        )
+        found = {
+            "share": share(b),
+            "share_difference": share_difference(a, b),
+            "balanced": share_sum([Part(0.5, b), Part(0.5, d)]),
+            "balanced_along": share_sum([Part(0.5, b), Part(0.5, along)]),
+            "balanced_difference": share_sum([Part(0.5, a, b), Part(0.5, c, d)]),
+            "mean": mean(y),
+            "mean_difference": mean_difference(x, y),
+        }
+        for name, one_found in found.items():
+            # Rounding must not count where the truth is an end.
+            low, high = one_found.low - 1e-12, one_found.high + 1e-12
+            held[name] += low <= truth[name] <= high
+    return {name: count / runs for name, count in held.items()}
 
 
 @pytest.mark.proof
-@pytest.mark.parametrize("seeds", [1, 5])
 @pytest.mark.parametrize("prompts", [50, 150])
 @pytest.mark.parametrize("levels", [(0.0, 0.5), (2.5, 1.5), (4.0, 2.0)])
-def test_intervals_hold_the_truth(seeds: int, prompts: int, levels: tuple[float, float]) -> None:
-    """Logistic worlds with random prompts and, where there are several, random seeds."""
-    generator = np.random.default_rng(1)
-    spread = math.hypot(1.5, 0.6 if seeds > 1 else 0.0)
-    nodes, weights = np.polynomial.hermite_e.hermegauss(80)
-    truth = [
-        float((weights * expit(level + spread * nodes)).sum() / weights.sum()) for level in levels
-    ]
-    held = np.zeros(3)
-    runs = 1_000
-    for _ in range(runs):
-        (one, two), other = draws(generator, seeds, prompts, levels)
-        found = (
-            (share(one), truth[0]),
-            (share_difference(one, two), truth[0] - truth[1]),
-            (share_sum([Part(0.5, one), Part(0.5, other)]), truth[0]),
-        )
-        held += [estimate.low <= true <= estimate.high for estimate, true in found]
+def test_intervals_of_one_seed_hold_the_truth(prompts: int, levels: tuple[float, float]) -> None:
+    found = coverage(1, prompts, levels, runs=1_000)
     # 0.95 less what 1,000 runs and a discrete answer leave open.
-    assert (held / runs >= 0.91).all(), held / runs
+    assert min(found.values()) >= 0.91, found
+
+
+# Least coverage found of each figure, rounded down: where seeds' effects are of 0.6, and where
+# those of one system or both are of 2. There, shares of .1 and .9 are the worst: few seeds out of
+# a skewed population hold too few of its rare ones, and say too little of how far they are.
+FLOORS = {
+    "share": (0.93, 0.88),
+    "share_difference": (0.94, 0.91),
+    "balanced": (0.97, 0.98),
+    "balanced_along": (0.92, 0.89),
+    "balanced_difference": (0.95, 0.95),
+    "mean": (0.91, 0.82),
+    "mean_difference": (0.93, 0.81),
+}
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+@pytest.mark.parametrize("prompts", [50, 150])
+@pytest.mark.parametrize("shifts", [(0.6, 0.6), (0.6, 2.0), (2.0, 2.0)])
+@pytest.mark.parametrize("correlation", [0.0, 0.95])
+@pytest.mark.parametrize("shares", [(0.1, 0.1), (0.5, 0.5), (0.9, 0.9), (0.1, 0.5)])
+def test_intervals_over_seeds_hold_the_truth(
+    seeds: int,
+    prompts: int,
+    shifts: tuple[float, float],
+    correlation: float,
+    shares: tuple[float, float],
+) -> None:
+    levels = (level_of(shares[0], shifts[0]), level_of(shares[1], shifts[1]))
+    found = coverage(seeds, prompts, levels, shifts, correlation)
+    large = max(shifts) > 1
+    assert all(found[name] >= floors[large] for name, floors in FLOORS.items()), found
