@@ -39,6 +39,12 @@ def print_subspace(found: Alignment) -> None:
             )
             if len(layer.features) > _SHOWN:
                 say(f"... and {len(layer.features) - _SHOWN} more (--json has them all)")
+            unread = [str(one.feature) for one in layer.features if one.explanation is None]
+            if unread:
+                note(
+                    f"{len(unread)} of {len(layer.features)} have no explanation; to read them: "
+                    f"safesail explain --sae {layer.sae} --features {','.join(unread)}"
+                )
     for pooled in found.layers:
         if pooled.advice is None:
             continue  # why, was told
@@ -49,11 +55,11 @@ def print_subspace(found: Alignment) -> None:
 
 
 def print_reading(found: AdapterReading) -> None:
-    """A line a module and SAE, best feature first."""
+    """A line a module and SAE with its best feature; a module that no SAE reads has one too."""
     rows = []
     for module in found.modules:
-        for reading in module.saes:
-            best = reading.top[0] if reading.top else None
+        for reading in module.saes or (None,):
+            best = reading.top[0] if reading and reading.top else None
             rows.append(
                 (
                     str(module.block),
@@ -63,7 +69,7 @@ def print_reading(found: AdapterReading) -> None:
                     "–" if module.basis is None else number(module.basis.chance, 3),
                     "–" if best is None else str(best.feature),
                     "–" if best is None else number(best.share, 3),
-                    number(reading.chance_best, 3),
+                    "–" if reading is None else number(reading.chance_best, 3),
                     "–" if best is None else best.explanation or "–",
                 )
             )
@@ -75,13 +81,19 @@ def print_reading(found: AdapterReading) -> None:
     )
     if found.unread:
         note(f"changed too, but not read: {', '.join(found.unread)}")
-    if not rows:
-        note("no SAE reads the stream that these modules read or write: name one with --sae")
+    unseen = sum(not module.saes for module in found.modules)
+    if unseen:
+        note(
+            f"{unseen} of {len(found.modules)} modules read or write a stream at which no SAE is: "
+            "name one with --sae"
+        )
     note(
         "norm: Frobenius norm of the change\n"
-        "in basis: share of it in the basis that it began with, of the stream that it reads or "
-        "writes\n"
-        "share: along the feature that holds most of it; chance: of random directions instead"
+        "in basis: share of it in the basis that it began with, else that of the stream that it "
+        "reads or writes\n"
+        "share: along the feature that holds most of it; chance: of random directions instead\n"
+        "more than chance is no sign that features had a part: compare with a plain LoRA or a "
+        "random-basis adapter trained alike"
     )
 
 
@@ -108,6 +120,9 @@ def alignment_json(found: Alignment) -> dict[str, Any]:
             for pooled in found.layers
         },
         "folder": None if found.folder is None else str(found.folder),
+        "examples": None if trained is None else trained.examples,
+        "cut": None if trained is None else trained.cut,
+        "left_out": None if trained is None else trained.left_out,
         "loss": None if trained is None else [point._asdict() for point in trained.loss],
         "seconds": None if trained is None else trained.seconds,
     }

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+
+from safesail.alignment._names import Route
 
 from ._align_options import (
     BatchSizeOption,
@@ -39,21 +41,6 @@ from ._options import (
     YesOption,
 )
 from ._output import note, print_json, say
-
-if TYPE_CHECKING:
-    pass
-
-
-class RouteName(StrEnum):
-    """Where the basis comes from: the SAE route, direct routes, then controls."""
-
-    SAE = "sae"
-    RAW = "raw_difference_pca"
-    COVARIANCE = "covariance_difference"
-    MEAN = "mean_difference"
-    RANDOM = "random"
-    FEATURES = "random_features"
-    SHUFFLED = "shuffled_labels"
 
 
 class UncoveredName(StrEnum):
@@ -93,8 +80,8 @@ def align(
     contrast: ContrastOption = ContrastName.ABS,
     reducer: ReducerOption = ReducerName.WEIGHTED,
     route: Annotated[
-        RouteName, typer.Option("--route", help="sae; others are direct routes and controls.")
-    ] = RouteName.SAE,
+        Route, typer.Option("--route", help="sae; others are direct routes and controls.")
+    ] = "sae",
     rank: RankOption = 16,
     modules: ModulesOption = "q,k,v,o",
     uncovered: Annotated[
@@ -162,7 +149,7 @@ def align(
         over=over,
         max_tokens=max_tokens,
         seed=seed,
-        route=route.value,
+        route=route,
     )
     if not learning_rate > 0:
         raise typer.BadParameter("give a positive number", param_hint="--learning-rate")
@@ -183,7 +170,7 @@ def align(
         both,
         saes=sae or (),
         settings=settings,
-        route=route.value,
+        route=route,
         modules=names_in(modules),
         approve=approval(yes),
         tell=note,

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from safesail.alignment._facts import ROUTES, Facts
+from safesail.alignment._facts import MEASURED_ROUTES, Facts
 from safesail.alignment._permutation import PERMUTATIONS
 
 PAIRED_FROM = 0.7
@@ -64,19 +64,21 @@ def advise(facts: Facts) -> Advice:
        truth, where their errors are independent; all texts then hold 2√s / (1 + √s).
     3. Any other route holds at most what it shares with the reference beyond chance, over what the
        reference holds.
-    4. The route that holds most is advised; equals by the order of ROUTES.
+    4. The route that holds most is advised; equals by the order of MEASURED_ROUTES.
     5. It is reliable where it holds WEAK or more, the permutation test's p is SIGNIFICANT or less,
        and halves of the texts have more in common than halves with shuffled labels.
     """
     paired = facts.pairing is not None and facts.pairing >= PAIRED_FROM
     reference = "raw_difference_pca" if paired else "covariance_difference"
-    stable = {route: _whole(_beyond_chance(facts.stability[route], facts)) for route in ROUTES}
+    stable = {
+        route: _whole(_beyond_chance(facts.stability[route], facts)) for route in MEASURED_ROUTES
+    }
     captured = dict(stable)
-    for route in ROUTES:
+    for route in MEASURED_ROUTES:
         if route != reference and stable[reference] > 0:
             shared = _beyond_chance(_agreement(facts, route, reference), facts)
             captured[route] = min(stable[route], shared / stable[reference])
-    route = max(ROUTES, key=lambda one: captured[one])
+    route = max(MEASURED_ROUTES, key=lambda one: captured[one])
     doubts = _doubts(facts, route, captured)
     return Advice(
         route=route,
@@ -133,7 +135,7 @@ def _doubts(facts: Facts, route: str, captured: dict[str, float]) -> list[str]:
 
 
 def _reasons(facts: Facts, reference: str, captured: dict[str, float]) -> list[str]:
-    held = ", ".join(f"{_NAMES[one]} {captured[one]:.2f}" for one in ROUTES)
+    held = ", ".join(f"{_NAMES[one]} {captured[one]:.2f}" for one in MEASURED_ROUTES)
     lines = [
         f"estimated share of the true subspace: {held}; such shares were judged on synthetic "
         "worlds, never on a language model"
@@ -145,7 +147,7 @@ def _reasons(facts: Facts, reference: str, captured: dict[str, float]) -> list[s
             f"pairing removes {max(facts.pairing, 0):.0%} of the differences' variance, so the "
             f"reference is the {_NAMES[reference]}"
         )
-    common = ", ".join(f"{_NAMES[one]} {facts.stability[one]:.2f}" for one in ROUTES)
+    common = ", ".join(f"{_NAMES[one]} {facts.stability[one]:.2f}" for one in MEASURED_ROUTES)
     by_chance = ", ".join(f"{_NAMES[one]} {share:.2f}" for one, share in facts.shuffled.items())
     lines.append(
         f"common to two halves of the texts: {common}; with shuffled labels: {by_chance} "
@@ -155,7 +157,7 @@ def _reasons(facts: Facts, reference: str, captured: dict[str, float]) -> list[s
         f"that random labels move the sides' means as far apart has p {facts.p_value:.3f} "
         f"({PERMUTATIONS} permutations)"
     )
-    for one in ROUTES:
+    for one in MEASURED_ROUTES:
         if one != reference:
             agreed = _agreement(facts, one, reference)
             lines.append(f"the {_NAMES[one]} shares {agreed:.2f} of its span with the reference")

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import re
-
+from safesail.alignment._names import is_hub_name
 from safesail.alignment._provenance import PROVENANCE_FILE, LayerRecord, Provenance
 from safesail.tables import markdown_text
 
-_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 _MOST_FEATURES = 10
 
 
 def model_card(provenance: Provenance) -> str:
     """What an adapter is, and the features that shaped it, as Markdown."""
     p = provenance
-    # The hub refuses a base that is a folder's name.
-    base = [f"base_model: {p.model}"] if _HUB_NAME.fullmatch(p.model) else []
+    # The hub refuses a base that is a folder's name, and one without organisation may be that.
+    named = "/" in p.model and is_hub_name(p.model)
+    base = [f"base_model: {p.model}"] if named else []
     began = "plain LoRA" if p.subspace is None else f"the subspace of route `{p.route}`"
     lines = [
         "---",

@@ -28,7 +28,7 @@ from safesail.errors import AlignmentError
 
 Values = NDArray[np.floating[Any]]
 
-ROUTES = ("sae", "raw_difference_pca", "covariance_difference")
+MEASURED_ROUTES = ("sae", "raw_difference_pca", "covariance_difference")
 SPLITS = 4
 SHUFFLES = 3
 """Shufflings of the labels, each split in halves once."""
@@ -176,7 +176,7 @@ def measure_facts(
     generator = np.random.default_rng(seed)
     route = _SaeRoute(decoder, rank, contrast, reducer, among)
     whole = dict(_routes(texts, route, seed))
-    stability: dict[str, list[float]] = {route: [] for route in ROUTES}
+    stability: dict[str, list[float]] = {route: [] for route in MEASURED_ROUTES}
     for split in range(SPLITS):
         first, second = (
             dict(_routes(half, route, seed + split)) for half in texts.halves(generator)
@@ -201,7 +201,7 @@ def measure_facts(
         p_value=p_value(texts.aligned, texts.unaligned, paired=texts.paired, generator=labels),
         agreement={
             (one, two): _common(whole.get(one), whole.get(two), rank)
-            for one, two in combinations(ROUTES, 2)
+            for one, two in combinations(MEASURED_ROUTES, 2)
         },
     )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from safesail.alignment._data import encode_prompt
+from safesail.alignment._memory import is_out_of_memory
 from safesail.errors import AlignmentError
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 _LEAST_ROOM = 16
 """Tokens of an answer that the longest prompt must leave room for in the model's context."""
+_MOST_SCORED = 2048
+"""Tokens of texts that are scored at once, padding included, unless one text alone has more: each
+has a logit for every entry of the vocabulary, which for 256,000 of them makes 2 GB in float32."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class ModelAnswers:
     Args:
         model: left as it is, on its device; put into inference mode while it answers.
         tokenizer: the model's.
-        batch_size: prompts at once.
+        batch_size: prompts at once, and most texts at once.
         max_new_tokens: most tokens of an answer; fewer where the longest prompt of a batch leaves
             less of the model's context.
         temperature: 0 is greedy; otherwise tokens are sampled from the whole distribution.
@@ -109,7 +113,7 @@ class ModelAnswers:
             torch.manual_seed(self._seed)
             for first in range(0, len(order), self._batch_size):
                 batch = order[first : first + self._batch_size]
-                with self._room("prompts"):
+                with self._room(f"{self._batch_size} prompts", "allow fewer new tokens"):
                     rows = self._generate([encoded[index] for index in batch])
                 replies.update(zip(batch, map(self._reply, rows), strict=True))
         return [replies[index] for index in range(len(prompts))]
@@ -127,9 +131,12 @@ class ModelAnswers:
         encoded = [self._plain(text)[: self._context or None] for text in texts]
         order = sorted(range(len(texts)), key=lambda index: -len(encoded[index]))
         with self._inferring():
-            for first in range(0, len(order), self._batch_size):
-                batch = order[first : first + self._batch_size]
-                with self._room("texts"):
+            while order:
+                # The first is the longest, and the others are padded to it.
+                longest = len(encoded[order[0]])
+                size = min(self._batch_size, max(1, _MOST_SCORED // max(1, longest)))
+                batch, order = order[:size], order[size:]
+                with self._room(f"{len(batch)} x {longest} tokens of texts", "cut long texts"):
                     rows = self._score([encoded[index] for index in batch])
                 found.update(zip(batch, rows, strict=True))
         return [found[index] for index in range(len(texts))]
@@ -269,22 +276,14 @@ class ModelAnswers:
                 module.training = training
 
     @contextlib.contextmanager
-    def _room(self, what: str) -> Iterator[None]:
+    def _room(self, what: str, advice: str) -> Iterator[None]:
         """One clear line where memory is short, on either device."""
-        import torch
-
         try:
             yield
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise self._short(what) from error
-        except RuntimeError as error:
-            # What PyTorch says on the CPU has no class of its own.
-            if "alloc" not in str(error) or "memory" not in str(error):
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
                 raise
-            raise self._short(what) from error
-
-    def _short(self, what: str) -> AlignmentError:
-        return AlignmentError(
-            f"out of memory with {self._batch_size} {what} at once on {self._model.device}: "
-            "lower the batch size, or allow fewer new tokens"
-        )
+            raise AlignmentError(
+                f"out of memory with {what} at once on {self._model.device}: lower the batch "
+                f"size, or {advice}"
+            ) from error

@@ -96,7 +96,7 @@ def inspect_adapter(
         folder: any plain LoRA adapter that PEFT saved, ours or another's.
         model: its base, without adapters; for the gains of its norms.
         features: directions of SAEs.
-        subspace: whose bases are measured too.
+        subspace: whose bases are measured too; see `ModuleReading.basis`.
         top: features to name per module and SAE.
         seed: of the random directions behind `chance_best`.
 
@@ -130,6 +130,7 @@ def inspect_adapter(
                 f"{name} has {size} numbers per direction, the model's stream {width}: it is of "
                 "another model"
             )
+    began = {} if provenance is None else {one.module: one.stream for one in provenance.modules}
     generator = np.random.default_rng(seed)
     modules = []
     for site in sites:
@@ -141,7 +142,7 @@ def inspect_adapter(
                 site.kind,
                 site.stream,
                 _length(factors[site.module]),
-                _basis_share(seen, site, subspace),
+                _basis_share(seen, site, began.get(site.module), subspace),
                 tuple(
                     _reading(seen, one, _chosen(one, provenance), top, generator)
                     for one in features
@@ -196,8 +197,11 @@ def _chosen(one: FeatureDirections, provenance: Provenance | None) -> tuple[int,
     return chosen
 
 
-def _basis_share(seen: Tensor, site: Site, subspace: Subspace | None) -> SpanShare | None:
-    layer = None if subspace is None else subspace.at(site.stream)
+def _basis_share(
+    seen: Tensor, site: Site, began: int | None, subspace: Subspace | None
+) -> SpanShare | None:
+    stream = site.stream if began is None else began
+    layer = None if subspace is None else subspace.at(stream)
     if layer is None or (layer.writers_only and site.kind == "reader"):
         return None
     return _span_share(seen, torch.from_numpy(np.ascontiguousarray(layer.basis)).T)
@@ -235,7 +239,10 @@ def _span_share(seen: Tensor, directions: Tensor) -> SpanShare:
 
 
 def chance_of_best(seen: Tensor, directions: int, generator: np.random.Generator) -> float:
-    """Expected largest share along any of some random unit directions.
+    """Expected largest share along any of some random unit directions, all ways alike.
+
+    It says what the number of directions does, no more: an adapter that was trained without
+    features can have top features far above it.
 
     The share of a direction depends on its part in the r dimensions of the change alone. That part
     of a random unit vector is z / √(‖z‖² + q), z standard normal in r dimensions and q from χ²

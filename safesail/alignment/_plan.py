@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import warnings
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from safesail.alignment._names import is_hub_name
 from safesail.alignment._sites import Site
 from safesail.alignment._subspace import LayerSubspace, Subspace
 from safesail.errors import AlignmentError
 from safesail.language_model.names import same_model
 
 Uncovered = Literal["lora", "nearest", "none"]
-_HUB_NAME = re.compile(r"[\w-][\w.-]*(?:/[\w.-]+)?")
 
 
 class Plan(NamedTuple):
@@ -44,8 +42,7 @@ def check_fits(model: Any, subspace: Subspace, sites: Sequence[Site]) -> None:
         raise AlignmentError("the subspace has no layer: make one with `safesail align`")
     reference = str(getattr(model.config, "_name_or_path", "") or "")
     # A folder can have any name.
-    named = _HUB_NAME.fullmatch(reference) and not Path(reference).exists()
-    if named and not same_model(reference, subspace.model):
+    if is_hub_name(reference) and not same_model(reference, subspace.model):
         raise AlignmentError(
             f"the subspace was made for {subspace.model!r}, the model is {reference!r}: make one "
             "with SAEs of this model"

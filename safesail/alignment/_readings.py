@@ -34,7 +34,7 @@ class SpanShare:
         directions: how many they are.
         rank: how many of them are independent.
         share: of ‖ΔW‖² in their span.
-        chance: expected share of a random subspace of that rank, rank / d_model.
+        chance: expected share of a random subspace of that rank, all ways alike, rank / d_model.
     """
 
     directions: int
@@ -53,7 +53,9 @@ class SaeReading:
         top: features with the largest shares, largest first.
         chance: expected share along one random direction, 1 / d_model.
         chance_best: expected largest share along any of as many random directions as the SAE has
-            features: what the first of `top` would hold if features had no part in it.
+            features, all ways alike. Neither a trained change nor an SAE's directions need be so:
+            a top share above it is no sign that features had a part. Compare with the reading
+            of a plain LoRA or random-basis adapter that was trained alike.
     """
 
     sae: str
@@ -73,7 +75,9 @@ class ModuleReading:
         kind: `reader` or `writer`.
         stream: state of the residual stream that it reads or writes.
         norm: ‖ΔW‖_F of the weight as it is.
-        basis: share of the subspace's basis of that stream, where a subspace is given and has it.
+        basis: share in the subspace's basis of the stream whose basis the module began with by
+            the adapter's provenance (`ModuleRecord.stream`; of `nearest` another one), or else of
+            its own stream; None where no subspace is given or it has no such basis.
         saes: one reading for each SAE of that stream.
     """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from safesail.alignment._direct import (
     shuffled_labels,
 )
 from safesail.alignment._facts import ContrastTexts
+from safesail.alignment._names import ROUTES, Route
 from safesail.alignment._reduce import (
     FEATURES_PER_RANK,
     Reducer,
@@ -25,16 +26,6 @@ from safesail.alignment._reduce import (
     layer_from_features,
 )
 from safesail.alignment._subspace import LayerSubspace, SubspaceFeature
-
-Route = Literal[
-    "sae",
-    "raw_difference_pca",
-    "covariance_difference",
-    "mean_difference",
-    "random",
-    "random_features",
-    "shuffled_labels",
-]
 
 
 def layer_by_route(
@@ -129,4 +120,4 @@ def _without_features(route: str, texts: ContrastTexts, rank: int, seed: int) ->
         return mean_difference(aligned, unaligned)
     if route == "random":
         return random_basis(aligned.shape[1], rank, seed=seed)
-    raise ValueError(f"no route {route!r}: {', '.join(get_args(Route))}")
+    raise ValueError(f"no route {route!r}: {', '.join(ROUTES)}")

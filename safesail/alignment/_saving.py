@@ -45,6 +45,8 @@ def save_adapter(
             was made on.
         StorageError: the disk is full or the folder not writable.
     """
+    from safetensors import SafetensorError
+
     check_free(folder, overwrite=overwrite)
     provenance = provenance_of(model)
     if base_checksum(model) != provenance.base_checksum:
@@ -73,7 +75,7 @@ def save_adapter(
         os.replace(partial, folder)
         shutil.rmtree(old, ignore_errors=True)
     # A full disk has many names; that of safetensors is its own.
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise StorageError(
             f"could not write {folder}: {error}; free space or mend permissions, then run again"
         ) from error

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from safesail.alignment._data import EncodedExample, collate
+from safesail.alignment._lora_files import reason
+from safesail.alignment._memory import is_out_of_memory
 from safesail.alignment._provenance import Provenance
 from safesail.errors import AlignmentError
 
@@ -64,7 +67,13 @@ class AnswerTrainer(Trainer):
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         # A step of infinite gradient shows in the loss only one step later.
         check_finite(self.model, self.state.global_step)
-        super()._save_checkpoint(*args, **kwargs)
+        try:
+            super()._save_checkpoint(*args, **kwargs)
+        # What torch and safetensors say of a full disk is no OSError.
+        except (RuntimeError, SafetensorError) as error:
+            if is_out_of_memory(error):
+                raise
+            raise OSError(f"a checkpoint broke off ({reason(error)})") from error
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         folder = Path(output_dir or self.args.output_dir)
@@ -121,6 +130,19 @@ def check_precision(model: Any) -> None:
                 f"{name} is to be trained in {kind}, where small steps round to nothing: load the "
                 "model in float32 (`model.dtype`)"
             )
+
+
+def check_device(device: torch.device) -> None:
+    """That Trainer leaves a model on its device: of several GPUs it knows the first alone.
+
+    Raises:
+        AlignmentError: it is another GPU.
+    """
+    if device.type == "cuda" and device.index:
+        raise AlignmentError(
+            f"the model is on {device}, and training runs on the first GPU alone: name the one "
+            "that is meant in CUDA_VISIBLE_DEVICES, and choose the device cuda (`model.device`)"
+        )
 
 
 def make_trainer(

@@ -15,6 +15,7 @@ import torch
 
 from safesail.alignment._curve import loss_csv, plot_loss
 from safesail.alignment._data import Example, encode_examples
+from safesail.alignment._memory import is_out_of_memory
 from safesail.alignment._plan import import_peft
 from safesail.alignment._provenance import base_checksum
 from safesail.alignment._quiet import quiet
@@ -114,8 +115,9 @@ def train_adapter(
 
     Raises:
         AlignmentError: the folder exists; a training with other settings was interrupted there;
-            the base is in float16; a loss or a weight is no longer a number (the last good
-            checkpoint is kept); memory does not suffice; see also `encode_examples`.
+            the base is in float16 or on another GPU than the first; a loss or a weight is no
+            longer a number (the last good checkpoint is kept); memory does not suffice; see also
+            `encode_examples`.
         InputError: no example has room for an answer.
         StorageError: the disk is full or the folder not writable.
     """
@@ -175,6 +177,7 @@ def fit(
     import_peft()
     from safesail.alignment._trainer import (
         NotFiniteError,
+        check_device,
         check_finite,
         check_precision,
         last_checkpoint,
@@ -184,6 +187,7 @@ def fit(
 
     started = perf_counter()
     check_precision(model)
+    check_device(next(model.parameters()).device)
     encoded = encode_examples(examples, tokenizer, max_tokens=_most_tokens(model, options))
     _settle(work, _settings(model, examples, options), overwrite=overwrite)
     padding = next(
@@ -207,7 +211,7 @@ def fit(
             f"begin anew with --overwrite ({rest})"
         ) from error
     except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         raise AlignmentError(
             f"out of memory at a batch size of {options.batch_size} and {options.max_tokens} "
@@ -275,10 +279,3 @@ def _digest_adapter(model: Any) -> str:
             digest.update(f"{name}\0{value.requires_grad}\0".encode())
             digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()[:16]
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """By torch's class for GPUs, and by what its allocator for processors says."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return "DefaultCPUAllocator" in str(error) and "memory" in str(error)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safesail.alignment._layouts import ATTENTION
 from safesail.errors import InputError
 from safesail.pipeline._lock import alone
 from safesail.pipeline._subspace import (
@@ -21,10 +22,8 @@ from safesail.study import CorpusSource, Study
 
 if TYPE_CHECKING:
     from safesail.alignment import Example, LossPoint, Subspace, Trained, TrainingOptions
-    from safesail.alignment._routes import Route
+    from safesail.alignment._names import Route
 
-ATTENTION = ("q", "k", "v", "o")
-"""Modules that are adapted by default."""
 _HUB = "hub:"
 
 

@@ -7,13 +7,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safesail.alignment._names import ROUTES
 from safesail.errors import InputError
 from safesail.pipeline._evaluate import read_texts
 from safesail.pipeline._explained import features_of
 from safesail.pipeline._judging import judge_of
 from safesail.pipeline._lock import alone
 from safesail.pipeline._subspace import (
-    ROUTES,
     ContrastData,
     PooledLayer,
     SubspaceSettings,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from safesail.alignment._names import Route
 from safesail.errors import AlignmentError
 from safesail.pipeline._explained import best_explanations, features_of, saes_of
 from safesail.pipeline._workspace import Workspace, rows_of
@@ -23,19 +24,7 @@ if TYPE_CHECKING:
     )
     from safesail.alignment._contrast import Contrast
     from safesail.alignment._reduce import Reducer
-    from safesail.alignment._routes import Route
     from safesail.sparse_autoencoder import SparseAutoencoder
-
-ROUTES = (
-    "sae",
-    "raw_difference_pca",
-    "covariance_difference",
-    "mean_difference",
-    "random",
-    "random_features",
-    "shuffled_labels",
-)
-"""Names of the routes to a subspace, the controls last."""
 
 
 @dataclass(frozen=True)

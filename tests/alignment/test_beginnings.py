@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import models
 import numpy as np
@@ -23,7 +23,7 @@ from safesail.alignment import (
     layer_by_route,
 )
 from safesail.alignment import _training as training
-from safesail.alignment._routes import Route
+from safesail.alignment._names import ROUTES, Route
 from safesail.alignment._sites import find_sites, roles_of
 
 RANK, FEATURES = 4, 48
@@ -61,7 +61,7 @@ def test_every_first_factor_is_as_long_as_any_other_and_the_rest_is_zero(
     sites = {site.module: site for site in find_sites(tiny.load(base), modules)}
     begun: list[Any] = []
     monkeypatch.setattr(training, "fit", lambda model, *rest, **options: begun.append(model))
-    methods = {route: Beginning(subspace_by(route)) for route in get_args(Route)}
+    methods = {route: Beginning(subspace_by(route)) for route in ROUTES}
     compare(
         lambda: tiny.load(base),
         models.byte_tokenizer(),

@@ -11,6 +11,7 @@ import tiny_alignment
 import torch
 
 from safesail.alignment import ModelAnswers, make_plain_adapter
+from safesail.alignment._memory import is_out_of_memory
 from safesail.errors import AlignmentError
 
 PROMPTS = ["the cat", "a small boat sailed over the cold sea", "she", "numbers 1234 and"]
@@ -197,6 +198,33 @@ def test_likelihood_is_transformers_loss(loaded: Any) -> None:
     assert (found[-1].nats, found[-1].tokens) == (0.0, 0)
 
 
+def test_texts_are_scored_few_tokens_at_once(loaded: Any, monkeypatch: Any) -> None:
+    """The same likelihoods, in batches whose logits fit; a longer text goes alone."""
+    model, tokenizer = loaded
+    texts = ["the cat sat", "she", "the cat sat on the mat " * 6, "", "a sea", "a boat", "numbers"]
+    answers = ModelAnswers(model, tokenizer, batch_size=3)
+    together = answers.likelihood(texts)
+    shapes: list[tuple[int, int]] = []
+    watching = model.register_forward_pre_hook(
+        lambda module, given, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)),
+        with_kwargs=True,
+    )
+    most = 2 * together[0].tokens + 2
+    monkeypatch.setattr("safesail.alignment._generation._MOST_SCORED", most)
+    try:
+        found = answers.likelihood(texts)
+    finally:
+        watching.remove()
+    assert [one.tokens for one in found] == [one.tokens for one in together]
+    expected = [one.nats for one in together]
+    assert [one.nats for one in found] == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    assert shapes[0][0] == 1
+    assert shapes[0][1] > most
+    assert all(rows * width <= most for rows, width in shapes[1:])
+    assert max(rows for rows, _ in shapes) > 1
+    assert sum(rows for rows, _ in shapes) >= len(texts) - 1
+
+
 def test_each_module_keeps_its_mode(loaded: Any) -> None:
     model, tokenizer = loaded
     model.training = True
@@ -227,6 +255,29 @@ def test_out_of_memory_is_one_line(loaded: Any, monkeypatch: Any, error: Excepti
     with pytest.raises(AlignmentError, match="7 prompts at once on cpu: lower") as found:
         answers.answer(["the cat"])
     assert "\n" not in str(found.value)
+
+
+def test_texts_out_of_memory_are_one_line(loaded: Any, monkeypatch: Any) -> None:
+    model, tokenizer = loaded
+    monkeypatch.setattr(model, "forward", lambda **options: torch.empty(2**55))
+    with pytest.raises(AlignmentError, match=r"out of memory with 1 x \d+ tokens of texts at once"):
+        ModelAnswers(model, tokenizer).likelihood(["the cat"])
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("anything"), True),
+        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried"), True),
+        (RuntimeError("CUDA error: an illegal memory access; allocate with care"), False),
+        (KeyError("out of memory"), False),
+    ],
+)
+def test_what_counts_as_out_of_memory(error: Exception, expected: bool) -> None:
+    assert is_out_of_memory(error) is expected
 
 
 def test_a_prompt_without_room_is_named(loaded: Any) -> None:

@@ -12,6 +12,7 @@ import tiny_alignment as tiny
 import torch
 from foreign_adapter import foreign_adapter
 
+from cli._alignment import print_reading
 from safesail.alignment import (
     FeatureDirections,
     LayerSubspace,
@@ -116,6 +117,44 @@ def test_any_lora_is_read_as_dense_arithmetic_has_it(
         assert reading.chosen is not None
         assert (reading.chosen.directions, reading.chosen.rank) == (4, 3)
         assert reading.chosen.share == pytest.approx(in_span, rel=1e-5)
+
+
+def test_a_module_that_began_with_the_nearest_basis_is_measured_in_that(tmp_path: Path) -> None:
+    base = models.tiny_llama(tmp_path / "base")
+    subspace = feature_subspace(directions(2), (3, 10, 50, 7))
+    adapted = make_adapter(
+        tiny.load(base), subspace, rank=4, uncovered="nearest", basis="frozen", modules=["q", "o"]
+    )
+    for _ in range(3):
+        tiny.step(adapted)
+    save_adapter(adapted, tmp_path / "adapter")
+    found = inspect_adapter(tmp_path / "adapter", tiny.load(base), subspace=subspace).modules
+    assert {one.stream for one in found} == {0, 1, 2, 3}
+    for one in found:
+        assert one.basis is not None
+        assert one.basis.share == pytest.approx(1, abs=1e-4)
+
+
+def test_modules_that_no_sae_reads_are_printed_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = models.tiny_llama(tmp_path / "base")
+    foreign_adapter(base, tmp_path / "lora")
+    model = tiny.load(base)
+    for saes in ([directions(2)], []):
+        found = inspect_adapter(tmp_path / "lora", model, saes)
+        print_reading(found)
+        out, err = capsys.readouterr()
+        lines = [line.split() for line in out.splitlines()[3:]]
+        assert [(int(line[0]), line[1]) for line in lines if line] == [
+            (one.block, one.module.rpartition(".")[2]) for one in found.modules
+        ]
+        for line, one in zip(lines, found.modules, strict=True):
+            assert line[2] == f"{one.norm:.3f}"
+            assert (line[5:] == ["–"] * 4) == (not one.saes)
+        unseen = sum(not one.saes for one in found.modules)
+        assert f"{unseen} of {len(found.modules)} modules read or write" in err
+        assert "more than chance is no sign that features had a part" in err
 
 
 def test_a_planted_feature_stands_out(tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -14,7 +12,7 @@ from safesail.alignment import (
     projection_distance,
     raw_difference_pca,
 )
-from safesail.alignment._routes import Route
+from safesail.alignment._names import ROUTES, Route
 from safesail.errors import AlignmentError
 
 RANK, DIMENSIONS, FEATURES = 3, 20, 40
@@ -40,7 +38,7 @@ def layer(route: Route, rank: int = RANK, **options: object):  # type: ignore[no
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("route", get_args(Route))
+@pytest.mark.parametrize("route", ROUTES)
 def test_every_route_gives_an_orthonormal_basis_and_the_same_one_again(route: Route) -> None:
     found, _ = layer(route)
     rank = 1 if route == "mean_difference" else RANK

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,18 @@ def test_gains_are_the_weights_or_one_more(model: Any) -> None:
         expected = norm.weight.detach() + ("Gemma" in type(norm).__name__)
         assert expected.std() > 0.1
         torch.testing.assert_close(norm_gain(norm).float(), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_gains_of_half_precision_are_not_rounded(model: Any, dtype: torch.dtype) -> None:
+    """Outputs would be, and 1 + weight too."""
+    for site in find_sites(model, roles_of(model)):
+        if site.norm is None:
+            continue
+        norm = copy.deepcopy(model.get_submodule(site.norm)).to(dtype)
+        expected = norm.weight.detach().float() + ("Gemma" in type(norm).__name__)
+        torch.testing.assert_close(norm_gain(norm).float(), expected, rtol=1e-5, atol=1e-6)
+        assert norm.weight.dtype is dtype
 
 
 @pytest.mark.parametrize(

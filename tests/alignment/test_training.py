@@ -27,6 +27,7 @@ from safesail.alignment import (
     train_adapter,
 )
 from safesail.alignment._provenance import base_checksum
+from safesail.alignment._trainer import check_device, last_checkpoint
 from safesail.errors import AlignmentError
 
 EXAMPLES = [
@@ -49,6 +50,22 @@ train_adapter(
     here.adapter(base), here.models.byte_tokenizer(), here.EXAMPLES, folder,
     options=here.OPTIONS, watch=watch,
 )
+"""
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+import test_training as here
+from safesail.alignment import fit
+from safesail.errors import StorageError
+
+base, work, what, most = sys.argv[1:]
+model = here.adapter(Path(base)) if what == "adapter" else here.tiny.load(Path(base))
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(most), int(most)))
+try:
+    fit(model, here.models.byte_tokenizer(), here.EXAMPLES, Path(work), options=here.OPTIONS)
+except StorageError as error:
+    print(error)
 """
 
 
@@ -183,6 +200,34 @@ def test_a_killed_process_is_gone_on_from_to_the_same_weights(base: Path, tmp_pa
     expected, found = weights(straight), weights(resumed)
     for name in expected:
         torch.testing.assert_close(found[name], expected[name], rtol=0, atol=0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs limits of a process")
+@pytest.mark.parametrize(
+    ("what", "most", "said"),
+    [
+        ("adapter", 5_000, "File too large"),  # the card, by Python
+        ("adapter", 30_000, "a checkpoint broke off"),  # the optimiser's state, by torch
+        ("model", 20_000, "File too large"),  # the weights, by safetensors
+    ],
+)
+def test_a_full_disk_at_a_checkpoint_is_one_line(
+    base: Path, tmp_path: Path, what: str, most: int, said: str
+) -> None:
+    tests, work = Path(__file__).parent, tmp_path / "work"
+    paths = f"import sys; sys.path[:0] = {[str(tests), str(tests.parent)]}"
+    child = subprocess.run(
+        [sys.executable, "-c", paths + FULL_DISK, str(base), str(work), what, str(most)],
+        capture_output=True,
+        text=True,
+    )
+    assert child.returncode == 0, child.stderr
+    (line,) = child.stdout.splitlines()
+    assert line.startswith(f"could not write {work}: ")
+    assert said in line
+    assert line.endswith("training goes on from its last checkpoint")
+    # What is there of it is no checkpoint.
+    assert last_checkpoint(work) is None
 
 
 def test_a_half_written_checkpoint_is_passed_over(base: Path, tmp_path: Path) -> None:
@@ -320,6 +365,14 @@ def test_a_whole_model_in_bfloat16_is_refused(base: Path, tmp_path: Path) -> Non
     with pytest.raises(AlignmentError, match=r"trained in bfloat16.*load the model in float32"):
         fit(model, models.byte_tokenizer(), EXAMPLES, tmp_path, options=OPTIONS)
     assert not any(tmp_path.iterdir())
+
+
+def test_other_gpus_than_the_first_are_refused() -> None:
+    """Trainer would move the model to the first."""
+    for fit_for in ("cpu", "cuda", "cuda:0", "mps"):
+        check_device(torch.device(fit_for))
+    with pytest.raises(AlignmentError, match=r"on cuda:3, .*CUDA_VISIBLE_DEVICES"):
+        check_device(torch.device("cuda:3"))
 
 
 def test_running_out_of_memory_names_the_batch_size(base: Path, tmp_path: Path) -> None:
