@@ -87,14 +87,15 @@ def number(value: float | None, digits: int = 2) -> str:
     """A number of a table; a dash where there is none."""
     if value is None or not math.isfinite(value):
         return "–"
-    return f"{value:.{digits}f}"
+    # Else what rounds to 0 from below is "-0.00".
+    return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 def interval(value: float | None, low: float | None, high: float | None, digits: int = 2) -> str:
     """An estimate with its 95 % interval."""
     if value is None or not math.isfinite(value):
         return "–"
-    return f"{value:.{digits}f} [{number(low, digits)}, {number(high, digits)}]"
+    return f"{number(value, digits)} [{number(low, digits)}, {number(high, digits)}]"
 
 
 def percent(share: float | None) -> str:

@@ -72,11 +72,13 @@ def check_comparison(
     """What can be known before anything is read or trained; `compare` checks it too.
 
     Raises:
-        InputError: no method, seed or learning rate; a rate named twice; too few prompts to set
-            some aside; prompts that do not fit (see `check_prompts`), or that are trained on.
+        InputError: no method, seed or learning rate; one named twice; too few prompts to set some
+            aside; prompts that do not fit (see `check_prompts`), or that are trained on.
     """
     if not methods or not settings.seeds or not settings.learning_rates:
         raise InputError("name at least one method, one seed and one learning rate")
+    if len(set(methods)) < len(methods):
+        raise InputError("a method is named twice")
     if len(set(settings.learning_rates)) < len(settings.learning_rates):
         raise InputError("a learning rate is named twice")
     check_prompts(prompts)

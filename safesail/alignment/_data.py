@@ -93,6 +93,10 @@ def read_examples(
                 raise InputError(
                     f"{where}: {column!r} holds no text: mend it, or leave the row out"
                 )
+            if any("\ud800" <= char <= "\udfff" for char in row[column]):
+                raise InputError(
+                    f"{where}: {column!r} holds half a character (a lone surrogate): mend it"
+                )
         found.append(Example(row[prompt_column], row[answer_column]))
     if not found:
         raise InputError(f"no examples in {source.path or source.hub}")

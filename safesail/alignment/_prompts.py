@@ -111,6 +111,8 @@ def _prompt(place: str, row: dict[str, Any]) -> EvaluationPrompt:
     prompt, kind, answer = row.get("prompt"), row.get("kind"), row.get("answer")
     if not isinstance(prompt, str) or not prompt.strip():
         raise InputError(f"{place}: `prompt` is missing, empty or no text")
+    if any("\ud800" <= char <= "\udfff" for char in prompt):
+        raise InputError(f"{place}: `prompt` holds half a character (a lone surrogate): mend it")
     if kind not in KINDS:
         raise InputError(f"{place}: kind {kind!r} is unknown: one of {', '.join(KINDS)} is wanted")
     # A table has the column in every row.

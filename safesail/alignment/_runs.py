@@ -115,12 +115,18 @@ def train_run(
     """
     from safesail.alignment._adapter import make_adapter, make_plain_adapter
     from safesail.alignment._fill import fill_subspace
-    from safesail.alignment._saving import load_adapter, save_adapter
+    from safesail.alignment._saving import load_adapter, provenance_of, save_adapter
     from safesail.alignment._subspace import SUBSPACE_FOLDER
     from safesail.alignment._training import fit
 
     if run.adapter.exists():
-        return load_adapter(base, run.adapter).eval()
+        model = load_adapter(base, run.adapter)
+        provenance = provenance_of(model)
+        own = (provenance.training or {}).get("directions")
+        run.kept.note(
+            parameters=provenance.trainable, **({} if own is None else {"directions": own})
+        )
+        return model.eval()
     method, seed = run.method, run.seed
     common: dict[str, Any] = {"modules": settings.modules, "rank": settings.rank, "seed": seed}
     files: dict[str, bytes] = {}
@@ -139,11 +145,13 @@ def train_run(
         # learns.
         found = subspace_for(seed)
         filled = fill_subspace(found, settings.rank, seed=seed)
-        run.kept.note(directions=[layer.rank for layer in found.layers])
+        about = {**about, "directions": [layer.rank for layer in found.layers]}
+        run.kept.note(directions=about["directions"])
         files = {f"{SUBSPACE_FOLDER}/{name}": content for name, content in filled.files().items()}
         model = make_adapter(base, filled, uncovered="nearest", match_norm=True, **common)
     options = replace(settings.options, learning_rate=own_rate(method, run.rate), seed=seed)
-    fit(model, tokenizer, examples, run.work, options=options)
+    # The folder is this run's alone: whatever else was begun in it cannot be gone on with.
+    fit(model, tokenizer, examples, run.work, options=options, overwrite=True)
     size = sum(p.numel() for p in model.parameters() if p.requires_grad)
     run.kept.note(parameters=size)
     if method == FULL:

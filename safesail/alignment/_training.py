@@ -264,7 +264,12 @@ def _settle(work: Path, settings: dict[str, Any], *, overwrite: bool) -> None:
                 f"a training with other settings ({', '.join(changed)}) was interrupted in "
                 f"{work}: run it again as it was, or begin anew with --overwrite"
             )
-        shutil.rmtree(work, ignore_errors=True)
+        # Its contents and not the folder, which may be locked.
+        for old in work.iterdir():
+            if old.is_dir():
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                old.unlink(missing_ok=True)
     write_bytes(path, json.dumps(settings, indent=1).encode())
 
 

@@ -83,7 +83,7 @@ def read_data(
         data: file, or `hub:OWNER/NAME`, with the columns `prompt` and `answer`, the answer wanted;
             where no other file is given also `unaligned`, the answer not wanted.
         unaligned: file with the columns `prompt` and `answer`, the answer not wanted. Where its
-            prompts are the first file's, in order, rows are pairs.
+            prompts are the first file's, in order, or in any order and each once, rows are pairs.
         over: `response` contrasts answers, `prompt` the prompts of `data` with those of
             `unaligned`, `pairs` the sides of the study's contrast pairs, positive ones as
             unaligned.
@@ -119,8 +119,12 @@ def read_data(
         others = read_examples(source_of(unaligned), here)
     else:
         others = read_examples(source_of(data), here, answer_column="unaligned")
-    # Prompts of two files may come in any order: only answers to the same prompts are pairs.
-    paired = [one.prompt for one in wanted] == [one.prompt for one in others]
+    by_prompt = {one.prompt: one for one in others}
+    prompts = [one.prompt for one in wanted]
+    if len(by_prompt) == len(others) and sorted(by_prompt) == sorted(prompts):
+        others = [by_prompt[prompt] for prompt in prompts]
+    # Only answers to the same prompts are pairs.
+    paired = prompts == [one.prompt for one in others]
     if sorted(wanted) == sorted(others):
         raise InputError(
             "aligned and unaligned answers are the same: give answers that are not wanted in the "

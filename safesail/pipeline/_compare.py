@@ -106,14 +106,16 @@ def compare_in(
             f"prompts leave no room for one within {most} tokens: allow more with --max-tokens"
         )
     base.check_adaptable(comparison.modules)
-    layers = pool_layers(
-        workspace, saes, contrast, subspace, modules=comparison.modules, advise=False
-    )
+    layers: list[PooledLayer] = []
+    if set(methods) & set(ROUTES):
+        layers = pool_layers(
+            workspace, saes, contrast, subspace, modules=comparison.modules, advise=False
+        )
     workspace.release_model()
     key = _key(contrast, layers, subspace)
     trainings = len(methods) * len(comparison.learning_rates) * len(comparison.seeds)
     tell(f"{trainings} trainings; what was trained and answered before is not done again")
-    with alone(folder / ".work"):
+    with alone(folder):
         found = compare(
             base.load,
             base.tokenizer,

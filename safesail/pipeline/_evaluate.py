@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safesail.errors import InputError, StorageError
-from safesail.pipeline._explained import best_explanations, saes_of
+from safesail.pipeline._explained import best_explanations, require_explained, saes_of
 from safesail.pipeline._judging import judge_of
 from safesail.pipeline._workspace import (
     Approve,
@@ -128,6 +128,7 @@ def inspect_in(
     for name in saes_of(workspace, saes):
         texts = {f: text for f, (text, _) in best_explanations(workspace, name).items()}
         sae = workspace.load_sae(name)
+        require_explained(workspace, sae)
         for warning in sae.warnings:
             tell(f"{name}: {warning}")
         directions.append(FeatureDirections.of_sae(sae, texts))

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safesail.errors import InputError
 from safesail.pipeline._corrected import explanations_of
 from safesail.pipeline._workspace import Workspace
-from safesail.tables import explanation_rank
+from safesail.study import require_same
+from safesail.tables import explanation_rank, read_configuration
+
+if TYPE_CHECKING:
+    from safesail.sparse_autoencoder import SparseAutoencoder
 
 
 def saes_of(workspace: Workspace, names: Sequence[str] = ()) -> Sequence[str]:
@@ -43,6 +47,19 @@ def best_explanations(workspace: Workspace, sae: str) -> dict[int, tuple[str, tu
         for feature, row in best.items()
         if row["explanation"] is not None
     }
+
+
+def require_explained(workspace: Workspace, sae: SparseAutoencoder) -> None:
+    """Refuse explanations of another SAE of the same name, whose features have other numbers.
+
+    Raises:
+        StudyConflictError: they were made with other files than the SAE's.
+    """
+    path = workspace.study.explanations(sae.name)
+    # Imported rows name no files that they were made with.
+    made = (read_configuration(path) or {}).get("sae")
+    if made is not None:
+        require_same({"sae": made}, {"sae": sae.fingerprint}, path)
 
 
 def features_of(

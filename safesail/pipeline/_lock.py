@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from safesail.errors import StudyConflictError
+from safesail.errors import StorageError, StudyConflictError
 
 
 @contextmanager
@@ -25,8 +25,16 @@ def held(folder: Path, *, wait: bool, shared: bool = False) -> Iterator[bool]:
 
     Yields:
         Whether it may be worked on; False where another process holds it.
+
+    Raises:
+        StorageError: it cannot be made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"could not make {folder}: {error.strerror or error}; give another folder"
+        ) from error
     if sys.platform == "win32":
         yield True
         return

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from safesail.alignment._names import Route
 from safesail.errors import AlignmentError
-from safesail.pipeline._explained import best_explanations, features_of, saes_of
+from safesail.pipeline._explained import best_explanations, features_of, require_explained, saes_of
 from safesail.pipeline._workspace import Workspace, rows_of
 from safesail.tables import RANKINGS
 
@@ -220,6 +220,7 @@ def _checked(
     taken[stream] = name
     for warning in sae.warnings:
         workspace.tell(f"{name}: {warning}")
+    require_explained(workspace, sae)
     features_of(name, best_explanations(workspace, name), settings.concepts)
     return sae
 

@@ -287,6 +287,13 @@ def test_real_trainings_are_equal_in_size_and_kept(tmp_path: Path) -> None:
         replies = found.evaluation.answers[method].replies[0]
         said = answers.answer([one.prompt.prompt for one in replies])
         assert [one.reply.text for one in replies] == [one.text for one in said]
+    # Answers that were lost are given again by what was trained.
+    for path in (tmp_path / "out/kept").iterdir():
+        if '"method": "mean_difference"' in path.read_text():
+            path.unlink()
+    lost = again()
+    assert lost.parameters == found.parameters
+    assert lost.directions == found.directions
     # More prompts are answered by what was trained; only full fine-tuning trains again.
     loaded.clear()
     again([*PROMPTS, EvaluationPrompt("new", "a new one", "benign")])

@@ -249,6 +249,19 @@ def test_routes_and_controls_are_compared(
     code, out, _ = run(*command, *rates, "--json")
     assert json.loads(out) == found
     assert kept == {p.name: p.stat().st_mtime_ns for p in (tmp_path / "out" / "kept").iterdir()}
+    code, _, err = run(*command, "--methods", "lora,lora")
+    assert code == 1
+    assert "a method is named twice" in err
+    code, _, err = run(*command, "--methods", "lora", "--output", texts / "safe.jsonl")
+    assert code == 1
+    assert "could not make" in err
+    half = (texts / "prompts.jsonl").read_text() + '{"prompt": "h \\ud800", "kind": "benign"}\n'
+    (tmp_path / "half.jsonl").write_text(half)
+    broken = [tmp_path / "half.jsonl" if part == texts / "prompts.jsonl" else part
+              for part in command]  # fmt: skip
+    code, _, err = run(*broken)
+    assert code == 1
+    assert "lone surrogate" in err
     code, _, err = run(*command, "--methods", "magic")
     assert code == 1
     assert "no method 'magic'; there are sae, " in err
@@ -299,6 +312,26 @@ def test_sides_that_are_the_same_in_any_order_are_refused(
     code, _, err = run(*aligning(study, texts, "--dry-run", "--unaligned", same))
     assert code == 1
     assert "aligned and unaligned answers are the same" in err
+
+
+def test_answers_to_the_same_prompts_are_pairs_in_any_order(
+    study: Path, texts: Path, tmp_path: Path
+) -> None:
+    from safesail.pipeline import read_data
+    from safesail.study import Study
+
+    rows = [json.loads(line) for line in (texts / "safe.jsonl").read_text().splitlines()]
+    turned = [{"prompt": one["prompt"], "answer": one["unaligned"]} for one in rows[::-1]]
+    other = write(tmp_path / "turned.jsonl", turned)
+    opened = Study.open(study)
+    _, one = read_data(opened, str(texts / "safe.jsonl"))
+    _, two = read_data(opened, str(texts / "safe.jsonl"), unaligned=str(other))
+    assert one == two
+    assert two.paired
+    _, odd = read_data(
+        opened, str(texts / "safe.jsonl"), unaligned=str(write(tmp_path / "odd.jsonl", turned[1:]))
+    )
+    assert not odd.paired
 
 
 def test_what_chose_the_subspace_is_not_asked(
