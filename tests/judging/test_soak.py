@@ -37,7 +37,7 @@ def question(number):
 
 async def run():
     async with Judge(
-        url, "m", cache=Path(cache), concurrency=int(concurrency), timeout=5, max_retries=6
+        url, "m", cache=Path(cache), concurrency=int(concurrency), timeout=15, max_retries=6
     ) as judge:
         answers = [None] * int(count)
         numbers = iter(range(int(count)))
