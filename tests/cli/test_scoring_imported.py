@@ -14,8 +14,7 @@ from safesail.tables import EXPLANATIONS, read_table
 
 Run = Callable[..., tuple[int, str, str]]
 SOURCE = "safe-sail:theirs.json"
-SCORES = ("correlation", "discrimination")
-"""Their intervals also depend on what was known of other features by then."""
+SCORES = [f"{name}{end}" for name in ("correlation", "discrimination") for end in ("", "_low")]
 
 
 @pytest.fixture
@@ -76,16 +75,15 @@ def test_a_text_is_scored_as_if_the_judge_had_written_it(
     # Nobody was asked for an explanation, and what was graded of a text is not paid for again.
     # Only the first run had a pilot, whose features were graded in more prompts.
     assert len(server.requests) == sum(row["calls"] for row in found)
-    alike = [
-        row for row in found if not row["calls"] and row["looks"] == own[row["feature"]]["looks"]
-    ]
+    alike = [row for row in found if not row["calls"]]
     assert alike
     for row in alike:
         assert (row["explainer"], row["status"]) == ("imported", own[row["feature"]]["status"])
         assert [row[name] for name in SCORES] == [own[row["feature"]][name] for name in SCORES]
         assert (row["tags"], row["judge_concepts"]) == (["theirs"], None)
     wrong = next(row for row in found if row["feature"] == features[-3])
-    assert wrong["discrimination"] == 0.5
+    # The last bit depends on the order in which prompts come back.
+    assert wrong["discrimination"] == pytest.approx(0.5, abs=1e-12)
     # What came with the file, and what the judge wrote, stand beside it.
     before = [row for row in rows(study) if row["status"] == "imported"]
     assert [row["correlation"] for row in before] == [0.9] * len(texts)
