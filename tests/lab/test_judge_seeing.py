@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
@@ -127,6 +127,15 @@ def test_mean_rates_are_those_set_whatever_the_prompt_effect() -> None:
     careless, careful = QUALITIES["poor"].rates(1.0), QUALITIES["poor"].rates(-1.0)
     assert careless[0] > 0.3 > careful[0]
     assert careless[1] > 0.03 > careful[1]
+
+
+@given(st.floats(0, 1), st.floats(0, 100))
+@example(5e-324, 0.5)
+@example(1 - 2**-53, 0.5)
+@example(0.2, 5e-324)
+def test_no_rate_is_too_small_or_large_for_a_prompt_effect(rate: float, deviation: float) -> None:
+    nodes = Quality(rate, 0.0, deviation).quadrature()
+    assert sum(weight * misses for weight, misses, _ in nodes) == pytest.approx(rate, abs=1e-12)
 
 
 def test_tokens_are_missed_by_run_and_falsely_seen_one_by_one() -> None:

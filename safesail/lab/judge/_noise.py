@@ -19,7 +19,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.special import expit, logit
+from scipy.special import expit, log_expit, logit, logsumexp
 
 Floats = NDArray[np.float64]
 
@@ -75,12 +75,19 @@ def _shifted(rate: float, deviation: float, effect: float) -> float:
 
 @lru_cache
 def _centre(rate: float, deviation: float) -> float:
-    """Logit around which the effect leaves the mean rate as it was set."""
+    """Logit around which the effect leaves the mean rate as it was set.
+
+    Sought between logarithms and below one half, from where the other half mirrors: rates as small
+    as a float can be are then no trouble.
+    """
+    if rate > 0.5:
+        return -_centre(1 - rate, deviation)
 
     def excess(centre: float) -> float:
-        return float(_WEIGHTS @ expit(centre + deviation * _NODES)) - rate
+        return float(logsumexp(log_expit(centre + deviation * _NODES), b=_WEIGHTS) - np.log(rate))
 
-    reach = 5 * deviation + deviation**2
+    # One more, so that the signs differ by more than rounding where the deviation is minute.
+    reach = 5 * deviation + deviation**2 + 1
     return float(brentq(excess, logit(rate) - reach, logit(rate) + reach))
 
 
