@@ -15,6 +15,7 @@ from safesail.alignment._evaluation import Evaluation
 from safesail.alignment._figures import Figures
 from safesail.alignment._intervals import Estimate
 from safesail.alignment._measures import GradedReply
+from safesail.errors import StudyConflictError
 from safesail.tables import ANSWERS, markdown_text, write_bytes, write_table
 
 ANSWERS_FILE, FIGURES_FILE, PAGE_FILE = "answers.parquet", "evaluation.json", "evaluation.md"
@@ -79,6 +80,23 @@ def write_evaluation(
     write_bytes(folder / FIGURES_FILE, text.encode())
     page = evaluation_page(evaluation, against=against, notes=notes)
     write_bytes(folder / PAGE_FILE, page.encode())
+
+
+def check_same_stage(folder: Path, stage: str) -> None:
+    """Refuse to replace what another stage wrote, as its `settings["stage"]` tells.
+
+    Raises:
+        StudyConflictError: the folder holds figures of another stage.
+    """
+    try:
+        found = json.loads((folder / FIGURES_FILE).read_bytes())["settings"]["stage"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if found != stage:
+        raise StudyConflictError(
+            f"{folder} holds what `{found}` wrote, which `{stage}` would replace: give another "
+            "folder with --output"
+        )
 
 
 def evaluation_page(

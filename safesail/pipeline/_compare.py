@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from safesail.alignment import Beginning, Comparison, ComparisonSettings, Example, Subspace
 
 METHODS: tuple[str, ...] = (*ROUTES, "lora", "full")
+_STAGE = "align compare"
 _DRAWN = ("random", "random_features", "shuffled_labels")
 
 
@@ -87,10 +88,12 @@ def compare_in(
     )
     from safesail.alignment._base import Base
     from safesail.alignment._prompts import check_unseen, prompt_digest
+    from safesail.alignment._report import check_same_stage
 
     unknown = [name for name in methods if name not in METHODS]
     if unknown:
         raise InputError(f"no method {unknown[0]!r}; there are {', '.join(METHODS)}")
+    check_same_stage(folder, _STAGE)
     asked = read_prompts(prompts)
     check_comparison(methods, examples, asked, comparison)
     check_unseen(asked, contrast.prompt_digests(), "the contrast, which chooses the subspace,")
@@ -140,6 +143,7 @@ def compare_in(
             told = ", ".join(f"{rate:g}" for rate in rates)
             tell(f"{method}: its loss did not stay finite at a learning rate of {told}")
     settings = {
+        "stage": _STAGE,
         "model.name": study.configuration.model.name,
         "model": base.fingerprint,
         "learning_rates": dict(found.learning_rates),

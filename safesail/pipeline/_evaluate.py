@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from safesail.alignment._kept import KeptAnswers
 
 BASE = "base"
+_STAGE = "evaluate"
 
 
 def evaluate_in(
@@ -65,7 +66,9 @@ def evaluate_in(
     from safesail.alignment import System, evaluate, read_prompts, write_evaluation
     from safesail.alignment._base import Base
     from safesail.alignment._prompts import check_unseen
+    from safesail.alignment._report import check_same_stage
 
+    check_same_stage(folder, _STAGE)
     asked = read_prompts(prompts)
     held_out = read_texts(texts) if texts else []
     judge = judge_of(study, budget=budget)
@@ -87,6 +90,7 @@ def evaluate_in(
         progress=progress,
     )
     settings = {
+        "stage": _STAGE,
         "model.name": study.configuration.model.name,
         "model": base.fingerprint,
         "adapters": {name: str(path) for name, path in names.items()},

@@ -249,6 +249,17 @@ def test_routes_and_controls_are_compared(
     code, out, _ = run(*command, *rates, "--json")
     assert json.loads(out) == found
     assert kept == {p.name: p.stat().st_mtime_ns for p in (tmp_path / "out" / "kept").iterdir()}
+    figures = (tmp_path / "out" / "evaluation.json").read_bytes()
+    asked = ("evaluate", texts / "prompts.jsonl", "--study", study)
+    code, _, err = run(*asked, "--output", tmp_path / "out")
+    assert code == 1
+    assert "holds what `align compare` wrote, which `evaluate` would replace" in err
+    assert (tmp_path / "out" / "evaluation.json").read_bytes() == figures
+    code, _, err = run(*asked, "--output", tmp_path / "other", "--max-new-tokens", 4)
+    assert code == 0, err
+    code, _, err = run(*command, "--output", tmp_path / "other")
+    assert code == 1
+    assert "holds what `evaluate` wrote" in err
     code, _, err = run(*command, "--methods", "lora,lora")
     assert code == 1
     assert "a method is named twice" in err
