@@ -13,7 +13,7 @@ import models
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from safesail.builtin import builtin_path
@@ -211,11 +211,13 @@ def padding(groups: list[list[TokenizedText]]) -> float:
 
 @settings(max_examples=60, deadline=None)
 @given(lengths=st.lists(st.integers(1, 2000), min_size=1, max_size=300))
+@example(lengths=[287, 311])
 def test_only_tiny_groups_hold_much_padding(lengths: list[int]) -> None:
     texts = [text_of(number, length) for number, length in enumerate(lengths)]
     for group in bucketed(texts, first=1, tokens_per_batch=4096):
         without_last = sorted(len(text.token_ids) + 1 for text in group)[:-1]
-        assert padding([group]) <= 0.04 or sum(without_last) < 4096 / 16
+        # 1 - 288 / 300 is 0.04 and a last bit.
+        assert padding([group]) <= 0.04 + 1e-12 or sum(without_last) < 4096 / 16
 
 
 def test_groups_depend_on_the_list_alone() -> None:
