@@ -31,8 +31,7 @@ TRANSPORT = {
     "unavailable": Fault(status=503),
     "timed out there": Fault(status=408),
     "cut": Fault(cut=True),
-    # Longer than the client waits, who waits longer than a busy machine takes to answer.
-    "hang": Fault(status=503, hang=20.0),
+    "hang": Fault(status=503, hang=7.0),
     "no choices": Fault(raw='{"id": "1", "object": "chat.completion", "choices": []}'),
     "half a body": Fault(raw='{"id": "1", "choices": [{"index": 0, "mess'),
 }
